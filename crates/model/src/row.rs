@@ -1,0 +1,150 @@
+//! The rows of the ledger as each daemon counts them, kept whole (not as differences) in the store.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{DaemonId, Domain, Epoch, Topic},
+    range::SeqRange,
+    time::Reference,
+};
+
+/// What the registry knows of one life of one device; written once, before its first message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// The device life.
+    pub epoch: Epoch,
+    /// The device's name.
+    pub device: String,
+    /// What it publishes to.
+    pub topic: Topic,
+    /// Where its messages are listened for.
+    pub response_topic: Topic,
+    /// Where, without secrets.
+    pub url: String,
+    /// MQTT QoS (0, 1, 2).
+    pub qos: u8,
+    /// `3.1.1` or `5`.
+    pub mqtt_version: String,
+    /// Messages a second; `None` for `max`.
+    pub rate: Option<f64>,
+    /// The producer's clock domain.
+    pub domain: Domain,
+    /// The producer that owns it.
+    pub producer: DaemonId,
+}
+
+/// Everything counted about what one epoch sent. `scheduled = sent + unsent + queued`, `sent = acked + refused + unconfirmed` (QoS > 0, once ended).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SendRow {
+    /// Places in the schedule so far.
+    pub scheduled: u64,
+    /// Offered to the socket; sequences `0..sent` exist.
+    pub sent: u64,
+    /// Given up before they were offered.
+    pub unsent: u64,
+    /// Waiting to be offered.
+    pub queued: u64,
+    /// Acknowledged.
+    pub acked: u64,
+    /// Refused by the broker.
+    pub refused: u64,
+    /// Never answered: in flight while the run goes on, for good at its end.
+    pub unconfirmed: u64,
+    /// PUBLISH frames sent again.
+    pub retransmitted: u64,
+    /// Acknowledged with reason 0x10, no matching subscribers.
+    pub unrouted: u64,
+    /// Refused sequences (at most [`SendRow::MAX_RANGES`] ranges, the rest only counted).
+    pub refused_ranges: Vec<SeqRange>,
+    /// Unanswered sequences, filled at the end (bounded likewise).
+    pub unconfirmed_ranges: Vec<SeqRange>,
+    /// Due time of the first and the last message sent.
+    pub due: Option<(Reference, Reference)>,
+    /// Times the first and the last message were offered.
+    pub sent_at: Option<(Reference, Reference)>,
+    /// Connection attempts, failures by reason, and so on.
+    pub connects: Connects,
+    /// Set with the last word: no row of this epoch follows.
+    pub ended: bool,
+    /// The producer died without a last word; `sent` is then the least that is known.
+    pub vanished: bool,
+}
+
+/// Connections of one device or one claim.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Connects {
+    /// Attempts.
+    pub attempts: u64,
+    /// Attempts or connections that ended badly, by reason (a short fixed phrase such as `tcp refused`, `not authorised`).
+    pub failed: BTreeMap<String, u64>,
+    /// Time of each phase of successful connects, in nanoseconds, summed: `tcp`, `tls`, `connack`, `suback`; with their counts.
+    pub phases: BTreeMap<String, PhaseTime>,
+}
+
+/// Count, sum and maximum of one phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// How many.
+    pub count: u64,
+    /// Sum in nanoseconds.
+    pub sum_ns: u64,
+    /// Maximum in nanoseconds.
+    pub max_ns: u64,
+}
+
+/// Everything counted about what arrived on one response topic. `arrived = unique + duplicate + retained + unstamped + foreign`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReceiptRow {
+    /// Messages read, of any kind.
+    pub arrived: u64,
+    /// First copies.
+    pub unique: u64,
+    /// Further copies.
+    pub duplicate: u64,
+    /// Retained messages.
+    pub retained: u64,
+    /// Without a stamp or with a broken one.
+    pub unstamped: u64,
+    /// Of an epoch that does not belong here.
+    pub foreign: u64,
+    /// First copies below the highest sequence received.
+    pub reordered: u64,
+    /// By epoch.
+    pub epochs: BTreeMap<Epoch, EpochReceipt>,
+    /// Connection attempts, failures, phases of the consuming side.
+    pub connects: Connects,
+    /// When this row was taken.
+    pub saved_at: Reference,
+    /// Set when every epoch of the topic is settled: no row follows.
+    pub closed: bool,
+}
+
+/// One epoch's part of a [`ReceiptRow`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EpochReceipt {
+    /// First copies.
+    pub unique: u64,
+    /// Given up as lost.
+    pub lost: u64,
+    /// Given up as unrecorded.
+    pub unrecorded: u64,
+    /// Given up as unheard.
+    pub unheard: u64,
+    /// Highest sequence received plus one; zero when none.
+    pub next: u64,
+    /// Given-up ranges by kind (bounded; the counts above are exact).
+    pub ranges: Vec<crate::entry::Missing>,
+    /// Set when nothing of this epoch is awaited any more.
+    pub settled: bool,
+}
+
+impl SendRow {
+    /// How many ranges a row lists before it only counts.
+    pub const MAX_RANGES: usize = 256;
+}

@@ -1,0 +1,10 @@
+//! Where a run's state lives: runs, topics, claims, samples, cuts and ledgers.
+//!
+//! [`contract`] says what a store promises; Redis and memory keep the same promise.
+
+pub mod contract;
+mod error;
+pub mod types;
+
+pub use contract::{Ledgers, ReferenceClock, Registry, Samples, Store};
+pub use error::{Error, Fate};

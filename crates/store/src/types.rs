@@ -1,0 +1,364 @@
+//! What the store's traits take and give.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use isochrone_model::{
+    id::{DaemonId, Epoch, Partition, RunName, Token, Topic},
+    row::{Device, SendRow},
+    time::{Reference, Second},
+};
+use serde::{Deserialize, Serialize};
+
+/// Where a run stands. It only ever moves to the right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Producers may join.
+    Open,
+    /// Every producer has ended or vanished; what is under way still arrives.
+    Draining,
+    /// Nothing more will be written.
+    Closed,
+}
+
+/// What every daemon of a run must agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pins {
+    /// Version of everything written to the store.
+    pub schema: u32,
+    /// How many partitions the run has.
+    pub partitions: u16,
+    /// `topic` or `partition`.
+    pub claim_unit: String,
+}
+
+/// A run as the store knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its name.
+    pub run: RunName,
+    /// What its daemons agree on.
+    pub pins: Pins,
+    /// Where it stands.
+    pub state: RunState,
+    /// When it was opened, by the store's clock.
+    pub opened_at: Reference,
+    /// When it was closed, by the store's clock.
+    pub closed_at: Option<Reference>,
+    /// Keys expire this long after the last write.
+    pub keep: Duration,
+    /// The store lost more than it promised (a rollback deeper than 2 s).
+    pub restored: bool,
+}
+
+/// What a producer asks for when it joins.
+#[derive(Clone, Debug)]
+pub struct OpenRun {
+    /// A name, or the open run, or a new one named by the store's UTC time (`2026-01-31T12-00-00Z`, with `-2`, `-3`… when taken).
+    pub run: Option<RunName>,
+    /// What this daemon will work with.
+    pub pins: Pins,
+    /// How long keys live after the last write.
+    pub keep: Duration,
+}
+
+/// What a daemon does in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Sends.
+    Producer,
+    /// Receives.
+    Consumer,
+    /// Aggregates.
+    Plotter,
+}
+
+/// A daemon's row in the run's roster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The daemon.
+    pub daemon: DaemonId,
+    /// What it does.
+    pub role: Role,
+    /// The lowest number free among the run's members of that role when it joined, from 0.
+    pub ordinal: u32,
+    /// Its lease counter.
+    pub counter: u64,
+    /// It said its last word in this run.
+    pub ended: bool,
+    /// It was found dead.
+    pub vanished: bool,
+}
+
+/// Where a response topic stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TopicStatus {
+    /// Nobody holds it.
+    Free,
+    /// Held, not yet subscribed.
+    Claimed,
+    /// Held and subscribed.
+    Ready,
+    /// Drained and settled.
+    Closed,
+}
+
+/// How a claim was left, told to the next holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Left {
+    /// Never held.
+    Never,
+    /// Given back by its holder, whose last flush came before.
+    GivenBack {
+        /// A broker session still queues for the successor.
+        session: bool,
+    },
+    /// Its holder was found dead or fenced.
+    Died,
+}
+
+/// A response topic in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicState {
+    /// The response topic.
+    pub topic: Topic,
+    /// Where it stands.
+    pub status: TopicStatus,
+    /// Who holds it, under which token.
+    pub holder: Option<(DaemonId, Token)>,
+    /// How the last holder left.
+    pub left: Left,
+    /// When the claim became ready or was left, by the store's clock.
+    pub since: Reference,
+    /// Samples stored for it.
+    pub stored: u64,
+    /// Samples a consumer had to drop.
+    pub dropped: u64,
+}
+
+/// A claim just taken.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The response topic.
+    pub topic: Topic,
+    /// Fences every write.
+    pub token: Token,
+    /// All devices that share the response topic.
+    pub devices: Vec<DeviceState>,
+    /// How the last holder left.
+    pub left: Left,
+    /// When it was left, by the store's clock.
+    pub left_at: Reference,
+    /// The last holder's saved state (a `model::tracker` book), if it saved one.
+    pub state: Option<Bytes>,
+    /// Samples stored so far, and samples dropped: the running total goes on from their sum.
+    pub stored: u64,
+    /// See `stored`.
+    pub dropped: u64,
+}
+
+/// A device and what its producer last said of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceState {
+    /// The registration.
+    pub device: Device,
+    /// The newest row; `ended` or `vanished` in it is the last word.
+    pub row: SendRow,
+}
+
+/// What a renewal found in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// Where.
+    pub partition: Partition,
+    /// The daemon's row stood and was renewed. `false`: everything held there is gone.
+    pub alive: bool,
+    /// Claims still held there.
+    pub claims: Vec<(Topic, Token)>,
+}
+
+/// One stream entry: one second, one flush, of one daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEntry {
+    /// Who measured: second of receipt for [`EntryKind::Receipt`], of due for [`EntryKind::Send`].
+    pub kind: EntryKind,
+    /// The second all parts belong to.
+    pub second: Second,
+    /// An encoded `ReceiptHead` or `SendHead`.
+    pub head: Bytes,
+    /// By topic (response topic for receipts, device's topic's epoch in hex for sends).
+    pub parts: Vec<NewPart>,
+}
+
+/// One topic's part of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPart {
+    /// Response topic, or the epoch in hex for sends.
+    pub key: String,
+    /// The claim's token; zero for sends.
+    pub token: Token,
+    /// How many samples `body` holds.
+    pub samples: u64,
+    /// An encoded `ReceiptPart` or `SendPart`.
+    pub body: Bytes,
+}
+
+/// Which side wrote an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EntryKind {
+    /// A consumer.
+    Receipt,
+    /// A producer.
+    Send,
+}
+
+/// One atomic write of a consumer to one partition: entries of all its open seconds, and the state as of their end.
+#[derive(Clone, Debug)]
+pub struct ReceiptFlush {
+    /// Counts flushes of (daemon life, partition) from 1; a repeat gets the same answer and stores nothing.
+    pub batch: u64,
+    /// One entry a second.
+    pub entries: Vec<NewEntry>,
+    /// By topic, for each topic that has a part: state after this flush.
+    pub states: Vec<TopicSave>,
+}
+
+/// A consumer's state of one topic, saved with a flush.
+#[derive(Clone, Debug)]
+pub struct TopicSave {
+    /// The response topic.
+    pub topic: Topic,
+    /// Must still hold, or all of this topic's parts are left out and it is named in the answer.
+    pub token: Token,
+    /// Unique samples counted before this flush's; what it is ahead of stored + dropped was dropped.
+    pub total_before: u64,
+    /// An encoded `ReceiptRow` with its trackers (a `model::tracker` book).
+    pub state: Bytes,
+}
+
+/// The answer to a flush.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushAnswer {
+    /// Topics whose token no longer holds; nothing of them was stored.
+    pub fenced: Vec<Topic>,
+    /// ISOCHRONE_RETAIN was exceeded: entries left out (their samples are counted as `sink_dropped`).
+    pub shed: u64,
+}
+
+/// One atomic write of a producer to one partition.
+#[derive(Clone, Debug)]
+pub struct SendFlush {
+    /// As in [`ReceiptFlush`].
+    pub batch: u64,
+    /// One entry a due-second.
+    pub entries: Vec<NewEntry>,
+    /// The new whole row of each device that changed.
+    pub rows: Vec<(Epoch, SendRow)>,
+}
+
+/// Position of an entry in a partition's stream: Redis's `ms-seq`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntryId(pub u64, pub u64);
+
+/// A stored entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its position.
+    pub id: EntryId,
+    /// Who wrote it.
+    pub daemon: DaemonId,
+    /// Which flush of that daemon.
+    pub batch: u64,
+    /// As written, without the parts that were fenced.
+    pub entry: NewEntry,
+}
+
+/// What the plotter decided to export together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// 1, 2, 3… within the partition.
+    pub number: u64,
+    /// Entries up to this position…
+    pub last: EntryId,
+    /// …and up to this second, that no earlier cut holds.
+    pub second: Second,
+}
+
+/// One atomic step of a plotter: the cut and the cumulative state that includes it.
+#[derive(Clone, Debug)]
+pub struct NewCut {
+    /// Its number is the stored one plus one, or nothing happens.
+    pub cut: Cut,
+    /// Fields of the cumulative hash that changed.
+    pub changed: Vec<(String, Bytes)>,
+}
+
+/// What a plotter finds when it takes a partition.
+#[derive(Clone, Debug)]
+pub struct PlotterClaim {
+    /// Fences its writes.
+    pub token: Token,
+    /// Cuts not yet passed by all cursors, oldest first; the last one is the newest of all.
+    pub cuts: Vec<Cut>,
+    /// The cumulative hash as of the newest cut.
+    pub cumulative: Vec<(String, Bytes)>,
+    /// By sink: its cursor.
+    pub cursors: Vec<(String, Cursor)>,
+}
+
+/// How far one sink has come in one partition, and what became of the samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Everything up to this cut is done with.
+    pub cut: u64,
+    /// By response topic.
+    pub topics: std::collections::BTreeMap<Topic, SinkCounts>,
+}
+
+/// One sink's account of one topic, in samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SinkCounts {
+    /// Delivered.
+    pub exported: u64,
+    /// Left out by thinning.
+    pub thinned: u64,
+    /// Refused by the back end for good.
+    pub set_aside: u64,
+    /// Dropped because the sink was too slow.
+    pub sink_dropped: u64,
+}
+
+/// Everything a report needs of one partition, read in one go.
+#[derive(Clone, Debug, Default)]
+pub struct PartitionSnapshot {
+    /// Devices and their rows.
+    pub devices: Vec<DeviceState>,
+    /// Response topics.
+    pub topics: Vec<TopicState>,
+    /// By response topic: the consumer's saved state.
+    pub states: Vec<(Topic, Bytes)>,
+    /// The cumulative hash.
+    pub cumulative: Vec<(String, Bytes)>,
+    /// The newest cut.
+    pub cut: Option<Cut>,
+    /// By sink.
+    pub cursors: Vec<(String, Cursor)>,
+    /// Samples in entries that no cut holds yet, counted entry by entry, by response topic.
+    pub pending: Vec<(Topic, u64)>,
+}
+
+/// Something changed that a waiting daemon wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A run was opened, or moved on.
+    Run(RunName),
+    /// Topics were registered or freed there.
+    Free(RunName, Partition),
+    /// Claims became ready there.
+    Ready(RunName, Partition),
+}

@@ -1,0 +1,24 @@
+//! The transports' errors.
+
+/// What can go wrong before a connection exists. What goes wrong with one is an event.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL cannot be used.
+    #[error("use {url:?} as ISOCHRONE_BROKER: {cause}")]
+    Url {
+        /// The URL, without secrets.
+        url: String,
+        /// Why.
+        cause: String,
+    },
+    /// A TLS file cannot be used.
+    #[error("use {setting} ({path}): {cause}")]
+    Tls {
+        /// The setting's variable name.
+        setting: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+}

@@ -1,0 +1,14 @@
+//! Ways to reach a system under test: one file and one cargo feature per scheme, opened by URL.
+//!
+//! [`contract`] says what a transport promises.
+
+pub mod connection;
+pub mod contract;
+mod error;
+
+pub use connection::{Clean, ConnectionConfig, MqttVersion, TlsConfig, Worker};
+pub use contract::{
+    Connected, Deliveries, Delivery, DeliveryId, Disconnected, PublishEvent, Publisher, PublisherConfig,
+    SubscribeEvent, Subscriber, SubscriberConfig, Transport,
+};
+pub use error::Error;
