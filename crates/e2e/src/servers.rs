@@ -1,0 +1,374 @@
+//! The real servers, each on a free loopback port with its files in a temporary folder.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::{process::Process, wait};
+
+const START: Duration = Duration::from_secs(20);
+
+/// A port nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
+}
+
+/// Waits until something accepts connections on the port.
+pub fn wait_for_port(port: u16) {
+    wait::until(&format!("a server on port {port}"), START, || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+}
+
+fn program(name: &str) -> Command {
+    let path = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/local/sbin"]
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.is_file());
+    Command::new(path.unwrap_or_else(|| panic!("{name} is missing: cargo xtask test --install gets it")))
+}
+
+/// Mosquitto.
+#[derive(Debug)]
+pub struct Mosquitto {
+    /// Where it listens without TLS.
+    pub port: u16,
+    folder: TempDir,
+    process: Process,
+    starts: u32,
+}
+
+impl Mosquitto {
+    /// Anonymous access, no limits that would throttle a test.
+    pub fn start() -> Mosquitto {
+        Mosquitto::start_with("allow_anonymous true\n", free_port())
+    }
+
+    /// With these lines in its configuration beside the listener on `port`. `FOLDER` stands for its folder.
+    pub fn start_with(lines: &str, port: u16) -> Mosquitto {
+        let folder = tempfile::Builder::new()
+            .prefix("isochrone-mosquitto")
+            .tempdir()
+            .expect("temp dir");
+        let lines = lines.replace("FOLDER", &folder.path().display().to_string());
+        let config = format!(
+            "listener {port} 127.0.0.1\n{lines}\nset_tcp_nodelay true\nmax_queued_messages 0\nsys_interval 1\n\
+             persistence true\npersistence_location {}/\nuser root\n",
+            folder.path().display()
+        );
+        fs::write(folder.path().join("mosquitto.conf"), config).expect("mosquitto.conf");
+        let process = Mosquitto::spawn(folder.path(), 1);
+        wait_for_port(port);
+        Mosquitto {
+            port,
+            folder,
+            process,
+            starts: 1,
+        }
+    }
+
+    fn spawn(folder: &Path, start: u32) -> Process {
+        let mut command = program("mosquitto");
+        command.arg("-c").arg(folder.join("mosquitto.conf"));
+        Process::start(&format!("mosquitto-{start}"), command, folder)
+    }
+
+    /// `mqtt://…`
+    pub fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    /// The process, for signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Stops it in order (state is saved) and starts it again on the same port.
+    pub fn restart(&mut self) {
+        self.process.stop(START);
+        self.starts += 1;
+        self.process = Mosquitto::spawn(self.folder.path(), self.starts);
+        wait_for_port(self.port);
+    }
+
+    /// One value of `$SYS`.
+    pub fn sys(&self, topic: &str) -> u64 {
+        let mut command = program("mosquitto_sub");
+        command.args([
+            "-p",
+            &self.port.to_string(),
+            "-C",
+            "1",
+            "-W",
+            "5",
+            "-t",
+            &format!("$SYS/broker/{topic}"),
+        ]);
+        let output = command.output().expect("mosquitto_sub");
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("no $SYS value {topic}"))
+    }
+
+    /// Publishes with `mosquitto_pub` and these further arguments.
+    pub fn publish(&self, arguments: &[&str]) {
+        let mut command = program("mosquitto_pub");
+        let status = command
+            .args(["-p", &self.port.to_string()])
+            .args(arguments)
+            .status()
+            .expect("mosquitto_pub");
+        assert!(status.success(), "mosquitto_pub {arguments:?}");
+    }
+
+    /// A shell pipeline with `$PORT` set, for platforms in the middle.
+    pub fn pipeline(&self, script: &str) -> Process {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).env("PORT", self.port.to_string());
+        Process::start("pipeline", command, self.folder.path())
+    }
+}
+
+/// Redis.
+#[derive(Debug)]
+pub struct Redis {
+    /// Where it listens.
+    pub port: u16,
+    folder: TempDir,
+    process: Process,
+    arguments: Vec<String>,
+    starts: u32,
+}
+
+impl Redis {
+    /// With an append-only file, as doctor asks for.
+    pub fn start() -> Redis {
+        Redis::start_with(&["--appendonly", "yes"], free_port())
+    }
+
+    /// With these arguments.
+    pub fn start_with(arguments: &[&str], port: u16) -> Redis {
+        let folder = tempfile::Builder::new()
+            .prefix("isochrone-redis")
+            .tempdir()
+            .expect("temp dir");
+        let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let process = Redis::spawn(folder.path(), port, &arguments, 1);
+        wait_for_port(port);
+        Redis {
+            port,
+            folder,
+            process,
+            arguments,
+            starts: 1,
+        }
+    }
+
+    fn spawn(folder: &Path, port: u16, arguments: &[String], start: u32) -> Process {
+        let mut command = program("redis-server");
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--daemonize",
+            "no",
+            "--dir",
+        ]);
+        command.arg(folder).args(arguments);
+        Process::start(&format!("redis-{start}"), command, folder)
+    }
+
+    /// `redis://…`
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The process, for signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Ends it in order (the append-only file is written).
+    pub fn stop(&mut self) {
+        self.process.stop(START);
+    }
+
+    /// Starts it again on the same port and files.
+    pub fn start_again(&mut self) {
+        self.starts += 1;
+        self.process = Redis::spawn(self.folder.path(), self.port, &self.arguments, self.starts);
+        wait_for_port(self.port);
+    }
+
+    /// A connection.
+    pub fn connection(&self) -> redis::Connection {
+        redis::Client::open(self.url())
+            .and_then(|client| client.get_connection())
+            .expect("redis")
+    }
+
+    /// Runs one command.
+    pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command
+            .query(&mut self.connection())
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Everything in it as bytes: what a search for secrets must not find.
+    pub fn dump(&self) -> Vec<u8> {
+        let mut connection = self.connection();
+        let mut all = Vec::new();
+        for key in redis::cmd("KEYS")
+            .arg("*")
+            .query::<Vec<Vec<u8>>>(&mut connection)
+            .expect("keys")
+        {
+            let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).expect("type");
+            let words: &[&str] = match kind.as_str() {
+                "hash" => &["HGETALL"],
+                "set" => &["SMEMBERS"],
+                "list" => &["LRANGE", "0", "-1"],
+                "zset" => &["ZRANGE", "0", "-1"],
+                "stream" => &["XRANGE", "-", "+"],
+                _ => &["GET"],
+            };
+            let mut command = redis::cmd(words[0]);
+            command.arg(&key);
+            for word in &words[1..] {
+                command.arg(*word);
+            }
+            let value: redis::Value = command.query(&mut connection).expect("value");
+            all.extend_from_slice(&key);
+            collect(&value, &mut all);
+        }
+        all
+    }
+}
+
+fn collect(value: &redis::Value, out: &mut Vec<u8>) {
+    match value {
+        redis::Value::BulkString(bytes) => out.extend_from_slice(bytes),
+        redis::Value::SimpleString(text) => out.extend_from_slice(text.as_bytes()),
+        redis::Value::Array(items) | redis::Value::Set(items) => items.iter().for_each(|item| collect(item, out)),
+        _ => {}
+    }
+    out.push(b'\n');
+}
+
+/// Prometheus, scraping these targets each second.
+#[derive(Debug)]
+pub struct Prometheus {
+    port: u16,
+    _folder: TempDir,
+    _process: Process,
+}
+
+impl Prometheus {
+    /// Starts it on plotters' `/metrics`.
+    pub fn start(targets: &[u16]) -> Prometheus {
+        let folder = tempfile::Builder::new()
+            .prefix("isochrone-prometheus")
+            .tempdir()
+            .expect("temp dir");
+        let targets: Vec<_> = targets.iter().map(|port| format!("'127.0.0.1:{port}'")).collect();
+        let config = format!(
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n\
+             - job_name: isochrone\n  static_configs: [ {{ targets: [{}] }} ]\n",
+            targets.join(", ")
+        );
+        fs::write(folder.path().join("prometheus.yml"), config).expect("prometheus.yml");
+        let port = free_port();
+        let mut command = program("prometheus");
+        command
+            .arg(format!(
+                "--config.file={}",
+                folder.path().join("prometheus.yml").display()
+            ))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let process = Process::start("prometheus", command, folder.path());
+        wait_for_port(port);
+        Prometheus {
+            port,
+            _folder: folder,
+            _process: process,
+        }
+    }
+
+    /// The value of an instant query that yields one number, if it yields any.
+    pub fn query(&self, expression: &str) -> Option<f64> {
+        let body = get(
+            self.port,
+            &format!("/api/v1/query?query={}", percent_encode(expression)),
+        )?;
+        let answer: serde_json::Value = serde_json::from_str(&body).ok()?;
+        answer.pointer("/data/result/0/value/1")?.as_str()?.parse().ok()
+    }
+}
+
+/// A body over plain HTTP/1.0 from a local port.
+pub fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.contains(" 200 ").then(|| body.to_owned())
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() {
+                (byte as char).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
+
+/// Runs `promtool check metrics` on a page; what it has to say, empty when nothing.
+pub fn promtool(page: &str) -> String {
+    let mut child = program("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    child
+        .stdin
+        .take()
+        .expect("stdin")
+        .write_all(page.as_bytes())
+        .expect("write");
+    let output = child.wait_with_output().expect("promtool");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
+        .trim()
+        .to_owned()
+}

@@ -1,0 +1,121 @@
+//! What the tests need beside Rust, how to see whether it is there, and how to get it.
+
+use std::{env, path::Path, process::Command};
+
+use crate::run;
+
+/// A program the tests start.
+pub struct Requirement {
+    program: &'static str,
+    source: Source,
+}
+
+enum Source {
+    /// A Debian package.
+    Debian(&'static str),
+    /// A component of the Rust toolchain.
+    Rustup(&'static str),
+    /// A crate with a pinned version.
+    Cargo(&'static str, &'static str),
+}
+
+const REQUIREMENTS: &[Requirement] = &[
+    Requirement {
+        program: "mosquitto",
+        source: Source::Debian("mosquitto"),
+    },
+    Requirement {
+        program: "redis-server",
+        source: Source::Debian("redis-server"),
+    },
+    Requirement {
+        program: "prometheus",
+        source: Source::Debian("prometheus"),
+    },
+    Requirement {
+        program: "promtool",
+        source: Source::Debian("prometheus"),
+    },
+    Requirement {
+        program: "cargo-fmt",
+        source: Source::Rustup("rustfmt"),
+    },
+    Requirement {
+        program: "cargo-clippy",
+        source: Source::Rustup("clippy"),
+    },
+    Requirement {
+        program: "cargo-deny",
+        source: Source::Cargo("cargo-deny", "0.20.2"),
+    },
+];
+
+impl Requirement {
+    /// The program and where it comes from.
+    pub fn describe(&self) -> String {
+        match self.source {
+            Source::Debian(package) => format!("{} (Debian package {package})", self.program),
+            Source::Rustup(component) => format!("{} (rustup component {component})", self.program),
+            Source::Cargo(name, version) => format!("{} (cargo install {name}@{version})", self.program),
+        }
+    }
+}
+
+/// Requirements whose program is neither on PATH nor in the folders of system daemons.
+pub fn missing() -> Vec<&'static Requirement> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin", "/usr/local/sbin"].map(Into::into));
+    let there = |program: &str| folders.iter().any(|folder| folder.join(program).is_file());
+    REQUIREMENTS
+        .iter()
+        .filter(|requirement| !there(requirement.program))
+        .collect()
+}
+
+/// Installs what is missing.
+///
+/// # Errors
+/// The command that failed, and how.
+pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
+    let packages: Vec<_> = requirements
+        .iter()
+        .filter_map(|requirement| match requirement.source {
+            Source::Debian(package) => Some(package),
+            _ => None,
+        })
+        .collect();
+    if !packages.is_empty() {
+        apt(&["update", "-qq"])?;
+        apt(&[
+            &["install", "-y", "-qq", "--no-install-recommends"],
+            packages.as_slice(),
+        ]
+        .concat())?;
+    }
+    for requirement in requirements {
+        match requirement.source {
+            Source::Debian(_) => {}
+            Source::Rustup(component) => run(Command::new("rustup").args(["component", "add", component]))?,
+            Source::Cargo(name, version) => {
+                run(Command::new("cargo").args(["install", "--locked", "--quiet", name, "--version", version]))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `apt-get`, through sudo where we are not root and it is there. Packaged services are not wanted, only the programs.
+fn apt(arguments: &[&str]) -> Result<(), String> {
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.starts_with(b"0"));
+    let sudo = !root && Path::new("/usr/bin/sudo").exists();
+    let mut command = Command::new(if sudo { "sudo" } else { "apt-get" });
+    if sudo {
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    }
+    run(command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments))
+        .map_err(|error| format!("apt-get {}: {error}", arguments.join(" ")))
+}
