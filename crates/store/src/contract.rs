@@ -29,8 +29,8 @@ pub trait Registry: Send + Sync {
     async fn runs(&self) -> Result<Vec<RunRecord>, Error>;
     /// One run.
     async fn run(&self, run: &RunName) -> Result<Option<RunRecord>, Error>;
-    /// Moves a run on, never back; true when it now stands at `to`. Open→Draining is refused while a member with role
-    /// producer has neither ended nor vanished.
+    /// Moves a run on, never back; true when it now stands at `to` or past it. Leaving Open is refused (false) while a
+    /// member with role producer has neither ended nor vanished, and before any producer has enlisted.
     async fn advance_run(&self, run: &RunName, to: RunState) -> Result<bool, Error>;
     /// Marks a run as rolled back.
     async fn mark_restored(&self, run: &RunName) -> Result<(), Error>;
@@ -38,6 +38,7 @@ pub trait Registry: Send + Sync {
     async fn purge(&self, run: &RunName) -> Result<(), Error>;
 
     /// Enters the daemon in the run's roster (again, after a rollback: with the ordinal it had if that is free).
+    /// A member that stands keeps its ordinal. Producers are refused unless the run is open.
     async fn enlist(&self, run: &RunName, daemon: DaemonId, role: Role, wish: Option<u32>) -> Result<u32, Error>;
     /// The daemon's last word in the run: frees its ordinal; its row stays, ended.
     async fn discharge(&self, run: &RunName, daemon: DaemonId) -> Result<(), Error>;
@@ -46,7 +47,8 @@ pub trait Registry: Send + Sync {
     /// Removes a member found dead if its counter still is `counter`: frees its ordinal; its row stays, vanished.
     async fn expel(&self, run: &RunName, daemon: DaemonId, counter: u64) -> Result<bool, Error>;
 
-    /// Registers devices of one partition; creates the daemon's lease row there. Announces free topics.
+    /// Registers devices of one partition; creates the daemon's lease row there. Announces free topics. A new epoch
+    /// reopens a closed topic; an epoch that is known already changes nothing.
     async fn register(
         &self,
         run: &RunName,
@@ -61,6 +63,10 @@ pub trait Registry: Send + Sync {
     /// How many topics are free, in each partition that has any.
     async fn free(&self, run: &RunName) -> Result<Vec<(Partition, u64)>, Error>;
     /// Takes up to `room` free topics; creates the daemon's lease row there when anything was taken.
+    ///
+    /// The answer begins with the daemon's claims there that are not ready yet, and they count against `room`: so a
+    /// repeat after a lost answer brings the same claims. A daemon that finds in a renewal a claim it does not know
+    /// calls `claim` again, or gives it back.
     async fn claim(
         &self,
         run: &RunName,
@@ -77,6 +83,7 @@ pub trait Registry: Send + Sync {
         topics: &[(Topic, Token)],
     ) -> Result<Vec<Topic>, Error>;
     /// Gives claims up after their last flush; `closed` ones become Closed, the others Free. Settling a lost claim is no error.
+    /// A claim that was neither ready nor flushed to stays as its last holder left it, whatever `left` says.
     async fn give_back(
         &self,
         run: &RunName,
@@ -166,6 +173,9 @@ pub trait Samples: Send + Sync {
         cursor: &Cursor,
         delete: &[EntryId],
     ) -> Result<(), Error>;
+    /// How many bytes of entries the partition may hold (ISOCHRONE_RETAIN divided by the partitions; 512 MiB until a
+    /// plotter says otherwise). Beyond it flushes leave entries out, and their samples count as dropped.
+    async fn retain(&self, run: &RunName, partition: Partition, bytes: u64) -> Result<(), Error>;
     /// Gives the partition up.
     async fn let_go(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error>;
 }

@@ -4,7 +4,11 @@
 
 pub mod contract;
 mod error;
+pub mod lease;
+pub mod memory;
+pub mod redis;
 pub mod types;
+mod unbuilt;
 
 pub use contract::{Ledgers, ReferenceClock, Registry, Samples, Store};
 pub use error::{Error, Fate};

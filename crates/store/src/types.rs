@@ -245,7 +245,7 @@ pub struct TopicSave {
 pub struct FlushAnswer {
     /// Topics whose token no longer holds; nothing of them was stored.
     pub fenced: Vec<Topic>,
-    /// ISOCHRONE_RETAIN was exceeded: entries left out (their samples are counted as `sink_dropped`).
+    /// ISOCHRONE_RETAIN was exceeded: entries left out (their samples are counted as `dropped` of their topics).
     pub shed: u64,
 }
 
