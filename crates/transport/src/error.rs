@@ -21,4 +21,14 @@ pub enum Error {
         /// Why.
         cause: String,
     },
+    /// Settings that do not go together.
+    #[error("use {setting}={value}: {cause}")]
+    Setting {
+        /// The setting's variable name.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// Why.
+        cause: String,
+    },
 }

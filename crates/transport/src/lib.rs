@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod contract;
 mod error;
+mod open;
 
 pub use connection::{Clean, ConnectionConfig, MqttVersion, TlsConfig, Worker};
 pub use contract::{
@@ -12,3 +13,4 @@ pub use contract::{
     SubscribeEvent, Subscriber, SubscriberConfig, Transport,
 };
 pub use error::Error;
+pub use open::open;
