@@ -7,3 +7,4 @@ pub mod payload;
 pub mod range;
 pub mod row;
 pub mod time;
+pub mod varint;
