@@ -1,0 +1,143 @@
+//! One program, nothing else installed.
+
+use std::{process::Output, time::Duration};
+
+use isochrone_e2e::{
+    daemon::command,
+    process::Process,
+    report::{assert_whole, ledger, read},
+};
+use rustix::process::Signal;
+
+fn isochrone(arguments: &[&str]) -> Output {
+    command("isochrone", &[]).args(arguments).output().expect("isochrone")
+}
+
+/// The fleet's every message is scheduled, sent, received and in the report.
+#[test]
+fn a_fleet_on_the_embedded_broker_is_whole() {
+    let run = [
+        "--devices",
+        "20",
+        "--rate",
+        "200",
+        "--duration",
+        "4s",
+        "--qos",
+        "1",
+        "--format",
+        "json",
+    ];
+    let (report, code) = read(&isochrone(&run));
+    assert_whole(&report);
+    assert_eq!(code, 0);
+    assert_eq!(ledger(&report, "scheduled"), 16_000);
+    assert_eq!(report["latency_ns"]["response"]["count"], 16_000);
+}
+
+/// QoS 0 and 2 and MQTT 5 take the same way.
+#[test]
+fn every_qos_and_version_is_whole() {
+    for (qos, version) in [("0", "3.1.1"), ("2", "3.1.1"), ("0", "5"), ("1", "5"), ("2", "5")] {
+        let run = [
+            "--devices",
+            "5",
+            "--rate",
+            "100",
+            "--duration",
+            "2s",
+            "--qos",
+            qos,
+            "--mqtt-version",
+            version,
+            "--format",
+            "json",
+        ];
+        let (report, code) = read(&isochrone(&run));
+        assert_whole(&report);
+        assert_eq!(
+            (code, ledger(&report, "scheduled")),
+            (0, 1_000),
+            "QoS {qos}, MQTT {version}"
+        );
+    }
+}
+
+/// More than the machine can carry: the report says so, and its equations hold.
+#[test]
+fn overload_is_balanced_and_said() {
+    let run = [
+        "--devices",
+        "200",
+        "--rate",
+        "1000",
+        "--duration",
+        "5s",
+        "--qos",
+        "1",
+        "--format",
+        "json",
+    ];
+    let (report, code) = read(&isochrone(&run));
+    assert_eq!(report["ledger"]["balanced"], true, "{:#}", report["ledger"]);
+    assert_eq!(code, 0);
+    assert_eq!(ledger(&report, "scheduled"), 1_000_000);
+}
+
+/// An objective out of reach is exit code 4, one within reach 0.
+#[test]
+fn objectives_decide_the_exit_code() {
+    let run = [
+        "--devices",
+        "2",
+        "--rate",
+        "100",
+        "--duration",
+        "2s",
+        "--format",
+        "json",
+    ];
+    let missed = read(&isochrone(&[&run[..], &["--slo", "p99<1us"]].concat()));
+    assert_eq!((missed.0["slo"][0]["met"].as_bool(), missed.1), (Some(false), 4));
+    let met = read(&isochrone(&[&run[..], &["--slo", "p99<10s, loss<1%"]].concat()));
+    assert_eq!((met.0["slo"][1]["met"].as_bool(), met.1), (Some(true), 0));
+}
+
+/// The first signal ends the run early and in order, with a report.
+#[test]
+fn a_signal_ends_the_run_in_order() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    for signal in [Signal::TERM, Signal::INT] {
+        let name = format!("isochrone-{}", signal.as_raw());
+        let mut run = command("isochrone", &[]);
+        run.args([
+            "--devices",
+            "5",
+            "--rate",
+            "100",
+            "--duration",
+            "60s",
+            "--format",
+            "json",
+        ]);
+        let mut process = Process::start(&name, run, folder.path());
+        isochrone_e2e::wait::until("the run to be under way", Duration::from_secs(20), || {
+            process.stderr().contains("msg/s")
+        });
+        process.signal(signal);
+        assert_eq!(process.exit_code(Duration::from_secs(30)), 0);
+        let report: serde_json::Value = serde_json::from_str(&process.stdout()).expect("a report");
+        assert_whole(&report);
+    }
+}
+
+/// The text report is for people: it names the run, the figures and the ledger.
+#[test]
+fn the_text_report_says_what_matters() {
+    let output = isochrone(&["--devices", "3", "--rate", "50", "--duration", "3s"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for word in ["response", "transit", "p99", "scheduled", "lost", "balanced", "valid"] {
+        assert!(text.contains(word), "no {word:?} in:\n{text}");
+    }
+    assert_eq!(output.status.code(), Some(0));
+}

@@ -1,0 +1,222 @@
+//! One fault of each kind: the run goes on, the equations hold, the report tells what happened.
+
+use std::time::Duration;
+
+use isochrone_e2e::{
+    daemon::{Site, ready},
+    report::{assert_whole, closed, ledger},
+    servers::{Redis, free_port},
+    wait,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const START: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(120);
+
+fn pause(duration: Duration) {
+    let begun = wait::now();
+    wait::until("a fault to last", duration + START, || begun.elapsed() >= duration);
+}
+
+fn invalid_seconds(report: &Value) -> u64 {
+    let seconds = report["seconds"].as_object().expect("seconds");
+    seconds
+        .iter()
+        .filter(|(name, _)| *name != "valid")
+        .filter_map(|(_, count)| count.as_u64())
+        .sum()
+}
+
+/// A consumer killed with `-9`: its topic is taken over, what it had not stored is `unrecorded`, nothing is unequal.
+#[test]
+fn a_killed_consumer_leaves_unrecorded_at_most() {
+    let site = Site::start(&[("ISOCHRONE_RUN", "killed"), ("ISOCHRONE_LEASE", "2s")]);
+    let _plotter = site.daemon("plotter", &[]);
+    let mut consumers = site.daemons("consumer", 2, &[]);
+    let settings = [
+        ("ISOCHRONE_RATE", "200"),
+        ("ISOCHRONE_DURATION", "12s"),
+        ("ISOCHRONE_QOS", "1"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    ready(&producer, START);
+    pause(Duration::from_secs(3));
+    let victim = consumers
+        .iter()
+        .position(|consumer| !consumer.stderr().contains("idle"))
+        .expect("a holder");
+    consumers[victim].kill();
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, None);
+    assert_eq!(
+        (code, &report["ledger"]["balanced"]),
+        (0, &Value::Bool(true)),
+        "{:#}",
+        report["ledger"]
+    );
+    assert_eq!(ledger(&report, "sent"), 2_400);
+    assert_eq!(ledger(&report, "lost"), 0, "{:#}", report["ledger"]);
+    assert!(ledger(&report, "unrecorded") <= 400, "{:#}", report["ledger"]);
+    assert!(
+        ledger(&report, "unique") + ledger(&report, "unrecorded") == 2_400,
+        "{:#}",
+        report["ledger"]
+    );
+}
+
+/// A consumer killed while acknowledgements wait for the store: nothing is missing.
+#[test]
+fn a_killed_consumer_loses_nothing_with_stored_acks() {
+    let site = Site::start(&[("ISOCHRONE_LEASE", "2s"), ("ISOCHRONE_ACK", "stored")]);
+    let _plotter = site.daemon("plotter", &[]);
+    let mut consumers = site.daemons("consumer", 2, &[]);
+    let settings = [
+        ("ISOCHRONE_RATE", "200"),
+        ("ISOCHRONE_DURATION", "12s"),
+        ("ISOCHRONE_QOS", "1"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    ready(&producer, START);
+    pause(Duration::from_secs(3));
+    let victim = consumers
+        .iter()
+        .position(|consumer| !consumer.stderr().contains("idle"))
+        .expect("a holder");
+    consumers[victim].kill();
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, None);
+    assert_eq!(code, 0, "{:#}", report["ledger"]);
+    assert_whole(&report);
+}
+
+/// A plotter killed in mid-run: its successor goes on, nothing is counted twice or left out.
+#[test]
+fn a_killed_plotter_is_replaced() {
+    let site = Site::start(&[("ISOCHRONE_LEASE", "2s")]);
+    let mut plotter = site.daemon("plotter", &[]);
+    let _consumers = site.daemons("consumer", 2, &[]);
+    let settings = [("ISOCHRONE_RATE", "100"), ("ISOCHRONE_DURATION", "10s")];
+    let mut producers = site.daemons("producer", 2, &settings);
+    for producer in &producers {
+        ready(producer, START);
+    }
+    pause(Duration::from_secs(4));
+    plotter.kill();
+    let _successor = site.daemon("plotter", &[]);
+    for producer in &mut producers {
+        assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    }
+    let (report, code) = closed(&site, None);
+    assert_eq!(code, 0, "{:#}", report["ledger"]);
+    assert_whole(&report);
+    assert_eq!(ledger(&report, "stored"), 2_000);
+    assert_eq!(report["ledger"]["exported"]["prometheus"], 2_000);
+    assert_eq!(report["latency_ns"]["transit"]["count"], 2_000);
+}
+
+/// Redis away for twice the lease: no claim changes hands, nothing is lost.
+#[test]
+fn redis_may_be_away() {
+    let mut site = Site::start(&[("ISOCHRONE_LEASE", "5s"), ("ISOCHRONE_RUN", "away")]);
+    let _plotter = site.daemon("plotter", &[]);
+    let consumers = site.daemons("consumer", 2, &[]);
+    let settings = [
+        ("ISOCHRONE_RATE", "100"),
+        ("ISOCHRONE_DURATION", "18s"),
+        ("ISOCHRONE_QOS", "1"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    ready(&producer, START);
+    pause(Duration::from_secs(2));
+    site.redis.stop();
+    pause(Duration::from_secs(10));
+    site.redis.start_again();
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, None);
+    assert_eq!(code, 0, "{:#}", report["ledger"]);
+    assert_whole(&report);
+    assert_eq!(ledger(&report, "unique"), 1_800);
+    let idle = consumers
+        .iter()
+        .filter(|consumer| consumer.stderr().contains("idle"))
+        .count();
+    assert_eq!(idle, 1, "the claim stayed where it was");
+}
+
+/// The broker restarted: devices and consumers come back, QoS 1 loses nothing.
+#[test]
+fn the_broker_may_restart() {
+    let mut site = Site::start(&[]);
+    let _plotter = site.daemon("plotter", &[]);
+    let _consumer = site.daemon("consumer", &[]);
+    let settings = [
+        ("ISOCHRONE_RATE", "100"),
+        ("ISOCHRONE_DURATION", "10s"),
+        ("ISOCHRONE_QOS", "1"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    ready(&producer, START);
+    pause(Duration::from_secs(3));
+    site.mosquitto.restart();
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, None);
+    assert_eq!(
+        (code, &report["ledger"]["balanced"]),
+        (0, &Value::Bool(true)),
+        "{:#}",
+        report["ledger"]
+    );
+    assert_eq!(ledger(&report, "scheduled"), 1_000);
+    assert_eq!(ledger(&report, "lost"), 0, "{:#}", report["ledger"]);
+}
+
+/// A stopped consumer, then a stopped producer: their seconds are not valid. A stopped broker: its seconds are.
+#[test]
+fn the_verdict_has_teeth() {
+    for (victim, valid) in [("consumer", false), ("producer", false), ("broker", true)] {
+        let mut site = Site::start(&[("ISOCHRONE_RUN", victim)]);
+        let _plotter = site.daemon("plotter", &[]);
+        let consumer = site.daemon("consumer", &[]);
+        // Objectives far from this machine's own jitter: what is tried is a stop of two seconds.
+        let settings = [
+            ("ISOCHRONE_RATE", "100"),
+            ("ISOCHRONE_DURATION", "10s"),
+            ("ISOCHRONE_VALID_LATE", "50ms"),
+        ];
+        let mut producer = site.daemon("producer", &settings);
+        ready(&producer, START);
+        pause(Duration::from_secs(4));
+        let stop = |site: &mut Site, signal| match victim {
+            "consumer" => consumer.signal(signal),
+            "producer" => producer.signal(signal),
+            _ => site.mosquitto.process().signal(signal),
+        };
+        stop(&mut site, Signal::STOP);
+        pause(Duration::from_secs(2));
+        stop(&mut site, Signal::CONT);
+        assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+        let (report, code) = closed(&site, None);
+        assert_eq!(code, 0, "{:#}", report["ledger"]);
+        assert_whole(&report);
+        let max = report["latency_ns"]["response"]["max"].as_i64().expect("max");
+        assert!(max > 1_500_000_000, "{victim}: response shows the stall: {max}");
+        let invalid = invalid_seconds(&report);
+        assert_eq!(invalid == 0, valid, "{victim}: {:#}", report["seconds"]);
+        assert!(valid || invalid >= 2, "{victim}: {:#}", report["seconds"]);
+    }
+}
+
+/// A Redis that promises nothing is said at the start of the page that asks for it.
+#[test]
+fn doctor_names_what_to_mend() {
+    let site = Site::with(
+        isochrone_e2e::servers::Mosquitto::start(),
+        Redis::start_with(&["--appendonly", "no"], free_port()),
+        &[],
+    );
+    let broker = site.mosquitto.url();
+    let output = site.isochrone(&["doctor", "--broker", &broker]);
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(text.contains("appendonly"), "{text}");
+}

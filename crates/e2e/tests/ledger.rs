@@ -1,0 +1,193 @@
+//! The ledger is counted, not inferred.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use isochrone_e2e::{
+    daemon::{Site, ready},
+    proxy::{Plan, Proxy},
+    report::{closed, ledger},
+    wait,
+};
+
+const START: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(120);
+
+/// What a proxy deleted, doubled, swapped and held back is what the report says, range by range.
+#[test]
+fn tampering_is_found_to_the_message() {
+    let site = Site::start(&[("ISOCHRONE_DRAIN", "2s")]);
+    let hold_for = Duration::from_secs(4);
+    let proxy = Proxy::start(
+        site.mosquitto.port,
+        Plan {
+            delete: 137,
+            double: 41,
+            swap: 20,
+            hold: 60,
+            hold_for,
+        },
+    );
+    let _plotter = site.daemon("plotter", &[]);
+    let through = format!("mqtt://127.0.0.1:{}", proxy.port);
+    let _consumers = site.daemons("consumer", 3, &[("ISOCHRONE_CONSUMER_BROKER", &through)]);
+    let settings = [("ISOCHRONE_RATE", "200"), ("ISOCHRONE_DURATION", "12s")];
+    let mut producers = site.daemons("producer", 3, &settings);
+    for producer in &mut producers {
+        assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    }
+    let (report, code) = closed(&site, None);
+    let notes = proxy.notes();
+    assert_eq!(
+        (notes.doubled, notes.swapped, notes.held),
+        (41, 20, 60),
+        "the proxy did as planned"
+    );
+    assert_eq!(report["ledger"]["balanced"], true, "{:#}", report["ledger"]);
+    assert_eq!(code, 0);
+    for (name, expected) in [
+        ("sent", 7_200),
+        ("lost", 137),
+        ("duplicate", 41),
+        ("reordered", 80),
+        ("unique", 7_063),
+    ] {
+        assert_eq!(ledger(&report, name), expected, "{name}: {:#}", report["ledger"]);
+    }
+    let mut ranges: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for range in report["ledger"]["lost_ranges"].as_array().expect("ranges") {
+        let epoch = u64::from_str_radix(range["epoch"].as_str().expect("epoch"), 16).expect("hex");
+        let (first, last) = (
+            range["first"].as_u64().expect("first"),
+            range["last"].as_u64().expect("last"),
+        );
+        ranges.entry(epoch).or_default().extend(first..=last);
+    }
+    ranges.values_mut().for_each(|sequences| sequences.sort_unstable());
+    let deleted: BTreeMap<u64, Vec<u64>> = notes
+        .deleted
+        .iter()
+        .map(|(epoch, set)| (*epoch, set.iter().copied().collect()))
+        .collect();
+    assert_eq!(ranges, deleted);
+}
+
+/// A batch deleted from Redis by hand is an unequal equation that names the topic.
+#[test]
+fn a_deleted_batch_is_exit_code_3() {
+    let site = Site::start(&[("ISOCHRONE_RUN", "robbed"), ("ISOCHRONE_PARTITIONS", "1")]);
+    let _plotter = site.daemon("plotter", &[("ISOCHRONE_GRACE", "4s")]);
+    let _consumer = site.daemon("consumer", &[]);
+    let settings = [
+        ("ISOCHRONE_RATE", "100"),
+        ("ISOCHRONE_DURATION", "6s"),
+        ("ISOCHRONE_TOPIC", "robbed/topic"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    ready(&producer, START);
+    let key = "isochrone:{robbed:0}:latency";
+    wait::until("a batch with samples to be robbed", START, || {
+        let entries: redis::Value = site.redis.command(&["XREVRANGE", key, "+", "-", "COUNT", "5"]);
+        let redis::Value::Array(entries) = entries else {
+            return false;
+        };
+        entries.iter().any(|entry| {
+            let redis::Value::Array(parts) = entry else {
+                return false;
+            };
+            let [redis::Value::BulkString(id), redis::Value::Array(fields)] = &parts[..] else {
+                return false;
+            };
+            let names_topic = fields
+                .iter()
+                .step_by(2)
+                .any(|f| matches!(f, redis::Value::BulkString(b) if b == b"robbed/topic"));
+            let id = String::from_utf8_lossy(id).into_owned();
+            names_topic && site.redis.command::<u64>(&["XDEL", key, &id]) == 1
+        })
+    });
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, Some("robbed"));
+    assert_eq!(code, 3, "{:#}", report["ledger"]);
+    assert_eq!(report["ledger"]["balanced"], false);
+    let output = site.isochrone(&["report", "--run", "robbed"]);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(said.contains("robbed/topic"), "{said}");
+}
+
+/// Foreign and broken traffic on a claimed topic is counted by kind, and is never a latency.
+#[test]
+fn foreign_and_broken_traffic_is_counted_by_kind() {
+    let site = Site::start(&[]);
+    let _plotter = site.daemon("plotter", &[]);
+    let _consumer = site.daemon("consumer", &[]);
+    // Another run's stamp: taken from a run of its own, published by hand later.
+    let taken = site.folder.path().join("stamp");
+    let catch = site.mosquitto.pipeline(&format!(
+        "mosquitto_sub -p $PORT -t other/topic -C 1 > {}",
+        taken.display()
+    ));
+    wait::until("the catcher", START, || site.mosquitto.sys("clients/connected") >= 2);
+    let settings = [
+        ("ISOCHRONE_TOPIC", "other/topic"),
+        ("ISOCHRONE_COUNT", "5"),
+        ("ISOCHRONE_RUN", "other"),
+    ];
+    let mut other = site.daemon("producer", &settings);
+    assert_eq!(other.exit_code(END), 0, "{}", other.stderr());
+    drop(catch);
+    let foreign = std::fs::read_to_string(&taken).expect("a caught message");
+    let foreign = foreign.trim();
+    let wrong_crc = {
+        let at = foreign.find("isc1.").expect("a stamp") + 30;
+        let swap = if foreign.as_bytes()[at] == b'A' { "B" } else { "A" };
+        format!("{}{swap}{}", &foreign[..at], &foreign[at + 1..])
+    };
+    let large = site.folder.path().join("large");
+    std::fs::write(&large, vec![b'x'; 1 << 20]).expect("large file");
+    site.mosquitto.publish(&["-t", "main/topic", "-r", "-m", "retained"]);
+
+    let settings = [
+        ("ISOCHRONE_TOPIC", "main/topic"),
+        ("ISOCHRONE_RATE", "50"),
+        ("ISOCHRONE_DURATION", "6s"),
+        ("ISOCHRONE_RUN", "main"),
+    ];
+    let own = site.folder.path().join("own");
+    let _catch = site.mosquitto.pipeline(&format!(
+        "mosquitto_sub -p $PORT -R -t main/topic -C 1 > {}",
+        own.display()
+    ));
+    wait::until("the catcher", START, || site.mosquitto.sys("clients/connected") >= 2);
+    let mut producer = site.daemon("producer", &settings);
+    let own = wait::until_some("a message of the run", START, || {
+        std::fs::read_to_string(&own)
+            .ok()
+            .filter(|text| text.contains("isc1.") && text.ends_with('\n'))
+    });
+    let publish = |message: &str| site.mosquitto.publish(&["-t", "main/topic", "-m", message]);
+    publish("no stamp at all");
+    publish("isc1.AAAA");
+    publish(&wrong_crc);
+    site.mosquitto
+        .publish(&["-t", "main/topic", "-f", &large.display().to_string()]);
+    publish(foreign);
+    publish(foreign);
+    publish(own.trim());
+    publish(own.trim());
+    publish(own.trim());
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, Some("main"));
+    assert_eq!(code, 0, "{:#}", report["ledger"]);
+    let expected = [
+        ("unique", 300),
+        ("unstamped", 4),
+        ("foreign", 2),
+        ("duplicate", 3),
+        ("retained", 1),
+        ("lost", 0),
+    ];
+    for (name, number) in expected {
+        assert_eq!(ledger(&report, name), number, "{name}: {:#}", report["ledger"]);
+    }
+    assert_eq!(report["latency_ns"]["response"]["count"], 300);
+}

@@ -1,0 +1,149 @@
+//! TLS, identities and refusals: each failure is one clear line, and no secret is anywhere.
+
+use std::time::Duration;
+
+use isochrone_e2e::{
+    certs::Authority,
+    daemon::Site,
+    report::{assert_whole, closed, ledger},
+    servers::{Mosquitto, Redis, free_port},
+    wait,
+};
+
+const START: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(90);
+const DEVICES: usize = 20;
+
+/// Each device with its own certificate, allowed by common name to its own topic only.
+#[test]
+fn every_device_has_its_certificate() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let authority = Authority::new("Isochrone test");
+    authority.write(&folder.path().join("ca.pem"));
+    authority.server(folder.path(), "server", "localhost", false);
+    let mut acl = String::from("user consumer\ntopic read fleet/#\n");
+    for n in 0..DEVICES {
+        authority.client(folder.path(), &format!("0-{n}"));
+        acl += &format!("user 0-{n}\ntopic write fleet/0-{n}\n");
+    }
+    authority.client(folder.path(), "consumer");
+    std::fs::write(folder.path().join("acl"), acl).expect("acl");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let lines = format!(
+        "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nuse_identity_as_username true\nacl_file {}",
+        at("ca.pem"),
+        at("server.pem"),
+        at("server.key"),
+        at("acl")
+    );
+    let port = free_port();
+    let site = Site::with(Mosquitto::start_with(&lines, port), Redis::start(), &[]);
+    let (broker, ca) = (format!("mqtts://localhost:{port}"), at("ca.pem"));
+    let common = [("ISOCHRONE_BROKER", broker.as_str()), ("ISOCHRONE_TLS_CA", ca.as_str())];
+    let identity = |stem: &str| (at(&format!("{stem}.pem")), at(&format!("{stem}.key")));
+    let (cert, key) = identity("consumer");
+    let consumer = [
+        ("ISOCHRONE_TLS_CERT", cert.as_str()),
+        ("ISOCHRONE_TLS_KEY", &key),
+        ("ISOCHRONE_CLAIMS", "20"),
+    ];
+    let _plotter = site.daemon("plotter", &[]);
+    let _consumer = site.daemon("consumer", &[&common[..], &consumer[..]].concat());
+    let (cert, key) = identity("{{device}}");
+    let fleet = [
+        ("ISOCHRONE_TLS_CERT", cert.as_str()),
+        ("ISOCHRONE_TLS_KEY", &key),
+        ("ISOCHRONE_DEVICES", "20"),
+        ("ISOCHRONE_TOPIC", "fleet/{{device}}"),
+        ("ISOCHRONE_RATE", "20"),
+        ("ISOCHRONE_DURATION", "3s"),
+        ("ISOCHRONE_QOS", "1"),
+    ];
+    let mut producer = site.daemon("producer", &[&common[..], &fleet[..]].concat());
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, None);
+    assert_whole(&report);
+    assert_eq!((code, ledger(&report, "acked")), (0, 1_200));
+}
+
+/// Wrong CA, expired certificate, wrong host name, wrong password: each names the cause and the setting.
+#[test]
+fn refusals_name_cause_and_setting() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    ours.write(&folder.path().join("ours.pem"));
+    theirs.write(&folder.path().join("theirs.pem"));
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let cases = [
+        ("localhost", false, "theirs.pem", "ISOCHRONE_TLS_CA"),
+        ("localhost", true, "ours.pem", "expired"),
+        ("elsewhere.example", false, "ours.pem", "ISOCHRONE_TLS_SERVER_NAME"),
+    ];
+    for (number, (host, expired, ca, expected)) in cases.into_iter().enumerate() {
+        ours.server(folder.path(), &format!("server{number}"), host, expired);
+        let lines = format!(
+            "allow_anonymous true\ncafile {}\ncertfile {}\nkeyfile {}",
+            at("ours.pem"),
+            at(&format!("server{number}.pem")),
+            at(&format!("server{number}.key"))
+        );
+        let port = free_port();
+        let site = Site::with(Mosquitto::start_with(&lines, port), Redis::start(), &[]);
+        let (broker, ca) = (format!("mqtts://localhost:{port}"), at(ca));
+        let settings = [
+            ("ISOCHRONE_BROKER", broker.as_str()),
+            ("ISOCHRONE_TLS_CA", ca.as_str()),
+            ("ISOCHRONE_WAIT_FOR_CONSUMER", "false"),
+        ];
+        let producer = site.daemon("producer", &settings);
+        wait::until(expected, START, || producer.stderr().contains(expected));
+    }
+}
+
+/// A wrong password is one line that names the setting; it is in no log, not in Redis, not in `--check`.
+#[test]
+fn a_wrong_password_is_said_and_kept() {
+    let port = free_port();
+    let lines = "allow_anonymous false\npassword_file FOLDER/passwords";
+    let folder = tempfile::tempdir().expect("temp dir");
+    std::fs::write(folder.path().join("passwords"), "").expect("file");
+    let lines = lines.replace("FOLDER", &folder.path().display().to_string());
+    let site = Site::with(Mosquitto::start_with(&lines, port), Redis::start(), &[]);
+    let settings = [
+        ("ISOCHRONE_USERNAME", "someone"),
+        ("ISOCHRONE_PASSWORD", "hunter2-secret"),
+        ("ISOCHRONE_LOG", "debug"),
+    ];
+    let consumer = site.daemon("consumer", &settings);
+    let producer = site.daemon(
+        "producer",
+        &[&settings[..], &[("ISOCHRONE_WAIT_FOR_CONSUMER", "false")]].concat(),
+    );
+    for daemon in [&producer, &consumer] {
+        wait::until("the setting to be named", START, || {
+            daemon.stderr().contains("ISOCHRONE_PASSWORD")
+        });
+        assert!(!daemon.stderr().contains("hunter2"), "{}", daemon.stderr());
+    }
+    assert!(!site.redis.dump().windows(7).any(|window| window == b"hunter2"));
+}
+
+/// A refused subscription is one line that names the topic.
+#[test]
+fn a_refused_subscription_is_said() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    std::fs::write(folder.path().join("acl"), "topic write #\n").expect("acl");
+    let lines = format!("allow_anonymous true\nacl_file {}", folder.path().join("acl").display());
+    let site = Site::with(Mosquitto::start_with(&lines, free_port()), Redis::start(), &[]);
+    let consumer = site.daemon("consumer", &[]);
+    let _producer = site.daemon(
+        "producer",
+        &[("ISOCHRONE_TOPIC", "not/for/you"), ("ISOCHRONE_MQTT_VERSION", "5")],
+    );
+    wait::until("the refusal to be said", START, || {
+        consumer
+            .stderr()
+            .lines()
+            .any(|line| line.contains("not/for/you") && line.contains("refused"))
+    });
+}
