@@ -1,0 +1,273 @@
+//! Whether the figures of a second may be trusted.
+//!
+//! Only what we did ourselves makes a second invalid; a stall or an outage of the target never does.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::DaemonId;
+
+/// Delay by us above which one message alone spoils a second.
+pub const EXTREME_NS: i64 = 100_000_000;
+/// Clock bounds up to this never spoil a second.
+const BOUND_FLOOR_NS: u64 = 1_000_000;
+
+/// What a second's figures suffer from, from nothing to worst: the largest wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Nothing of ours disturbed it.
+    Valid,
+    /// Deliveries waited for the store before they were acknowledged.
+    AckLimited,
+    /// The clocks' uncertainty is above max(1 ms, 10 % of the median).
+    ClockUnsure,
+    /// The producer was late.
+    GeneratorLate,
+    /// The consumer was late.
+    ConsumerLate,
+    /// Samples were dropped, unrecorded or unheard.
+    Dropped,
+}
+
+/// A set of [`Reason`]s; the empty set means valid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Reasons(u8);
+
+/// How many messages of one daemon in one second, and how many of them it delayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lateness {
+    /// All.
+    pub messages: u64,
+    /// Delayed by more than ISOCHRONE_VALID_LATE, the extreme ones included.
+    pub late: u64,
+    /// Delayed by more than 100 ms.
+    pub extreme: u64,
+}
+
+/// The clock uncertainty of the entry that suffers most from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockDoubt {
+    /// Half-width, in nanoseconds.
+    pub bound_ns: u64,
+    /// Median response of the entry's samples, in nanoseconds.
+    pub p50_ns: u64,
+}
+
+/// Messages given up in one second of due, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    /// See [`MissingKind::Lost`](crate::entry::MissingKind::Lost).
+    pub lost: u64,
+    /// See [`MissingKind::Unrecorded`](crate::entry::MissingKind::Unrecorded).
+    pub unrecorded: u64,
+    /// See [`MissingKind::Unheard`](crate::entry::MissingKind::Unheard).
+    pub unheard: u64,
+}
+
+/// All that one second's verdict depends on, and its counts. Additive: facts of several parts merge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecondFacts {
+    /// By producer: messages due in this second.
+    pub producers: BTreeMap<DaemonId, Lateness>,
+    /// By consumer: messages due in this second.
+    pub consumers_by_due: BTreeMap<DaemonId, Lateness>,
+    /// By consumer: messages received in this second.
+    pub consumers_by_receipt: BTreeMap<DaemonId, Lateness>,
+    /// Due in this second: places in the schedule.
+    pub scheduled: u64,
+    /// Due in this second: sent.
+    pub sent: u64,
+    /// Due in this second: given up before they were sent.
+    pub unsent: u64,
+    /// Due in this second: received, whenever.
+    pub received: u64,
+    /// Received in this second, whenever due.
+    pub arrived: u64,
+    /// Due in this second: given up.
+    pub missing: GivenUp,
+    /// Due in this second: given up and received later.
+    pub found: GivenUp,
+    /// Due in this second: received and dropped.
+    pub dropped: u64,
+    /// Worst clock uncertainty.
+    pub clock: ClockDoubt,
+    /// The reference clock jumped or moved.
+    pub era_changed: bool,
+    /// Deliveries waited for the store.
+    pub ack_limited: bool,
+    /// Messages of warm-up and ramps, sent or received.
+    pub warmup: u64,
+    /// Messages that count, sent or received.
+    pub measured: u64,
+}
+
+/// What to say of one second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The worst.
+    pub worst: Reason,
+    /// All.
+    pub reasons: Reasons,
+}
+
+/// The verdict of a second over everything merged into `facts`.
+pub fn verdict(facts: &SecondFacts) -> Verdict {
+    let mut reasons = Reasons::default();
+    let left = |missing: u64, found: u64| missing > found;
+    if facts.dropped > 0
+        || left(facts.missing.unrecorded, facts.found.unrecorded)
+        || left(facts.missing.unheard, facts.found.unheard)
+    {
+        reasons.insert(Reason::Dropped);
+    }
+    let spoilt = |daemons: &BTreeMap<DaemonId, Lateness>| daemons.values().any(|daemon| daemon.spoils());
+    if spoilt(&facts.consumers_by_due) || spoilt(&facts.consumers_by_receipt) {
+        reasons.insert(Reason::ConsumerLate);
+    }
+    if spoilt(&facts.producers) {
+        reasons.insert(Reason::GeneratorLate);
+    }
+    if facts.era_changed || facts.clock.spoils() {
+        reasons.insert(Reason::ClockUnsure);
+    }
+    if facts.ack_limited {
+        reasons.insert(Reason::AckLimited);
+    }
+    Verdict { worst: reasons.worst(), reasons }
+}
+
+impl Reason {
+    /// All, from valid to worst.
+    pub const ALL: [Reason; 6] = [
+        Reason::Valid,
+        Reason::AckLimited,
+        Reason::ClockUnsure,
+        Reason::GeneratorLate,
+        Reason::ConsumerLate,
+        Reason::Dropped,
+    ];
+
+    /// The name in reports and documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Valid => "valid",
+            Reason::AckLimited => "ack_limited",
+            Reason::ClockUnsure => "clock_unsure",
+            Reason::GeneratorLate => "generator_late",
+            Reason::ConsumerLate => "consumer_late",
+            Reason::Dropped => "dropped",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Reasons {
+    /// Adds one; adding `Valid` changes nothing.
+    pub fn insert(&mut self, reason: Reason) {
+        if reason != Reason::Valid {
+            self.0 |= 1 << reason as u8;
+        }
+    }
+
+    /// Whether `reason` holds; `Valid` when nothing else does.
+    pub fn contains(self, reason: Reason) -> bool {
+        if reason == Reason::Valid { self.0 == 0 } else { self.0 & (1 << reason as u8) != 0 }
+    }
+
+    /// The worst of them.
+    pub fn worst(self) -> Reason {
+        let worst = Reason::ALL.into_iter().rev().find(|&reason| self.contains(reason));
+        worst.unwrap_or(Reason::Valid)
+    }
+
+    /// Both sets.
+    pub fn union(self, other: Reasons) -> Reasons {
+        Reasons(self.0 | other.0)
+    }
+
+    /// Those that hold, worst first; only `Valid` when nothing else does.
+    pub fn iter(self) -> impl Iterator<Item = Reason> {
+        Reason::ALL.into_iter().rev().filter(move |&reason| self.contains(reason))
+    }
+}
+
+impl Lateness {
+    /// Adds another count of the same daemon.
+    pub fn add(&mut self, other: Lateness) {
+        self.messages += other.messages;
+        self.late += other.late;
+        self.extreme += other.extreme;
+    }
+
+    /// Over 1 % late, or any extremely.
+    pub fn spoils(self) -> bool {
+        self.extreme > 0 || self.late.saturating_mul(100) > self.messages
+    }
+}
+
+impl ClockDoubt {
+    /// The bound is above max(1 ms, 10 % of the median).
+    pub fn spoils(self) -> bool {
+        self.excess() > 0
+    }
+
+    fn excess(self) -> i64 {
+        let allowed = BOUND_FLOOR_NS.max(self.p50_ns / 10);
+        self.bound_ns.min(i64::MAX as u64) as i64 - allowed.min(i64::MAX as u64) as i64
+    }
+
+    /// The worse of both.
+    pub fn worse(self, other: ClockDoubt) -> ClockDoubt {
+        let rank = |doubt: ClockDoubt| (doubt.excess(), doubt.bound_ns, doubt.p50_ns);
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+impl GivenUp {
+    /// Adds another count.
+    pub fn add(&mut self, other: GivenUp) {
+        self.lost += other.lost;
+        self.unrecorded += other.unrecorded;
+        self.unheard += other.unheard;
+    }
+}
+
+impl SecondFacts {
+    /// Whether only warm-up or a ramp happened in this second: it then stands outside the figures.
+    pub fn is_warmup(&self) -> bool {
+        self.warmup > 0 && self.measured == 0
+    }
+
+    /// Adds what another part or another partition knows of the same second.
+    pub fn merge(&mut self, other: &SecondFacts) {
+        merge_daemons(&mut self.producers, &other.producers);
+        merge_daemons(&mut self.consumers_by_due, &other.consumers_by_due);
+        merge_daemons(&mut self.consumers_by_receipt, &other.consumers_by_receipt);
+        self.scheduled += other.scheduled;
+        self.sent += other.sent;
+        self.unsent += other.unsent;
+        self.received += other.received;
+        self.arrived += other.arrived;
+        self.missing.add(other.missing);
+        self.found.add(other.found);
+        self.dropped += other.dropped;
+        self.clock = self.clock.worse(other.clock);
+        self.era_changed |= other.era_changed;
+        self.ack_limited |= other.ack_limited;
+        self.warmup += other.warmup;
+        self.measured += other.measured;
+    }
+}
+
+fn merge_daemons(into: &mut BTreeMap<DaemonId, Lateness>, from: &BTreeMap<DaemonId, Lateness>) {
+    for (&daemon, &lateness) in from {
+        into.entry(daemon).or_default().add(lateness);
+    }
+}
