@@ -2,7 +2,11 @@
 //!
 //! The store carries parts and heads as bytes; `encode`/`decode` of each type are their only reader and writer.
 
+mod codec;
+
 use serde::{Deserialize, Serialize};
+
+pub(crate) use codec::{get_byte, get_fixed, get_list, get_missing, get_range, put_missing, put_range};
 
 use crate::{
     histogram::Histogram,
@@ -10,6 +14,11 @@ use crate::{
     range::SeqRange,
     time::{Reference, Second},
 };
+
+/// Bytes that are no part or head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is damaged or of another version")]
+pub struct BadEntry(pub &'static str);
 
 /// One received message: the first copy of its sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
