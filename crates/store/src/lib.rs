@@ -2,11 +2,15 @@
 //!
 //! [`contract`] says what a store promises; Redis and memory keep the same promise.
 
+mod announce;
 pub mod contract;
+mod cursor;
 mod error;
 pub mod lease;
 pub mod memory;
+pub mod partition;
 pub mod redis;
+pub mod run;
 pub mod types;
 mod unbuilt;
 
