@@ -140,11 +140,87 @@ pub struct EpochReceipt {
     pub next: u64,
     /// Given-up ranges by kind (bounded; the counts above are exact).
     pub ranges: Vec<crate::entry::Missing>,
+    /// Lost ranges that `ranges` no longer lists.
+    pub forgotten_ranges: u64,
     /// Set when nothing of this epoch is awaited any more.
     pub settled: bool,
 }
 
+/// A row that is not the JSON of its type.
+#[derive(Debug, thiserror::Error)]
+#[error("row is damaged: {0}")]
+pub struct BadRow(#[from] serde_json::Error);
+
 impl SendRow {
     /// How many ranges a row lists before it only counts.
     pub const MAX_RANGES: usize = 256;
+
+    /// As JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        json(self)
+    }
+
+    /// From JSON; fields that are missing are zero.
+    pub fn decode(bytes: &[u8]) -> Result<SendRow, BadRow> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The row of a producer that died without a last word: `sent` is the least that is known, from the last row and
+    /// from `next` (highest sequence received plus one); nothing is queued, and what has no answer is unconfirmed.
+    pub fn rebuilt(&self, next: u64) -> SendRow {
+        let sent = self.sent.max(next);
+        SendRow {
+            sent,
+            queued: 0,
+            scheduled: sent.saturating_add(self.unsent),
+            unconfirmed: sent.saturating_sub(self.acked).saturating_sub(self.refused),
+            vanished: true,
+            ..self.clone()
+        }
+    }
+}
+
+impl Device {
+    /// As JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        json(self)
+    }
+
+    /// From JSON.
+    pub fn decode(bytes: &[u8]) -> Result<Device, BadRow> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+impl ReceiptRow {
+    /// As JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        json(self)
+    }
+
+    /// From JSON; fields that are missing are zero.
+    pub fn decode(bytes: &[u8]) -> Result<ReceiptRow, BadRow> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+impl Connects {
+    /// Adds other connections.
+    pub fn add(&mut self, other: &Connects) {
+        self.attempts += other.attempts;
+        for (reason, count) in &other.failed {
+            *self.failed.entry(reason.clone()).or_default() += count;
+        }
+        for (phase, time) in &other.phases {
+            let sum = self.phases.entry(phase.clone()).or_default();
+            sum.count += time.count;
+            sum.sum_ns = sum.sum_ns.saturating_add(time.sum_ns);
+            sum.max_ns = sum.max_ns.max(time.max_ns);
+        }
+    }
+}
+
+/// Rows hold nothing that JSON cannot say, so that the empty answer never comes about.
+fn json(row: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(row).unwrap_or_default()
 }
