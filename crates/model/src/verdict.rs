@@ -135,7 +135,10 @@ pub fn verdict(facts: &SecondFacts) -> Verdict {
     if facts.ack_limited {
         reasons.insert(Reason::AckLimited);
     }
-    Verdict { worst: reasons.worst(), reasons }
+    Verdict {
+        worst: reasons.worst(),
+        reasons,
+    }
 }
 
 impl Reason {
@@ -178,7 +181,11 @@ impl Reasons {
 
     /// Whether `reason` holds; `Valid` when nothing else does.
     pub fn contains(self, reason: Reason) -> bool {
-        if reason == Reason::Valid { self.0 == 0 } else { self.0 & (1 << reason as u8) != 0 }
+        if reason == Reason::Valid {
+            self.0 == 0
+        } else {
+            self.0 & (1 << reason as u8) != 0
+        }
     }
 
     /// The worst of them.
@@ -194,7 +201,10 @@ impl Reasons {
 
     /// Those that hold, worst first; only `Valid` when nothing else does.
     pub fn iter(self) -> impl Iterator<Item = Reason> {
-        Reason::ALL.into_iter().rev().filter(move |&reason| self.contains(reason))
+        Reason::ALL
+            .into_iter()
+            .rev()
+            .filter(move |&reason| self.contains(reason))
     }
 }
 

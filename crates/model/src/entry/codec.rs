@@ -4,9 +4,7 @@
 //! to 11 bytes. Decoders never trust a length they have not got the bytes for.
 
 use crate::{
-    entry::{
-        BadEntry, ConsumerDelay, Missing, MissingKind, ReceiptHead, ReceiptPart, Sample, SendHead, SendPart,
-    },
+    entry::{BadEntry, ConsumerDelay, Missing, MissingKind, ReceiptHead, ReceiptPart, Sample, SendHead, SendPart},
     histogram::Histogram,
     id::{DaemonId, Domain, Epoch},
     range::SeqRange,
@@ -37,7 +35,12 @@ struct Forecast {
 impl Forecast {
     /// `base` keeps the first sample's absolute times short.
     fn new(epoch: Epoch, base: i64) -> Forecast {
-        Forecast { epoch, sequence: 0, due: base, step: 0 }
+        Forecast {
+            epoch,
+            sequence: 0,
+            due: base,
+            step: 0,
+        }
     }
 
     fn next_due(&self) -> i64 {
@@ -92,7 +95,13 @@ impl ReceiptPart {
         for epoch in &table.epochs {
             out.extend_from_slice(&epoch.0.to_le_bytes());
         }
-        for count in [self.duplicates, self.retained, self.unstamped, self.foreign, self.reordered] {
+        for count in [
+            self.duplicates,
+            self.retained,
+            self.unstamped,
+            self.foreign,
+            self.reordered,
+        ] {
             put_u64(&mut out, count);
         }
         put_u64(&mut out, self.dropped.len() as u64);
@@ -114,7 +123,10 @@ impl ReceiptPart {
         let mut current = 0;
         for sample in &self.samples {
             let mut position = current;
-            if forecasts.get(current).is_none_or(|forecast| forecast.epoch != sample.epoch) {
+            if forecasts
+                .get(current)
+                .is_none_or(|forecast| forecast.epoch != sample.epoch)
+            {
                 position = table.position(sample.epoch);
             }
             if let Some(forecast) = forecasts.get_mut(position) {
@@ -135,7 +147,9 @@ impl ReceiptPart {
 }
 
 fn get_receipt_part(input: &mut &[u8]) -> Option<ReceiptPart> {
-    let epochs = get_list(input, |input| get_fixed(input).map(|bytes| Epoch(u64::from_le_bytes(bytes))))?;
+    let epochs = get_list(input, |input| {
+        get_fixed(input).map(|bytes| Epoch(u64::from_le_bytes(bytes)))
+    })?;
     let mut part = ReceiptPart {
         duplicates: get_u64(input)?,
         retained: get_u64(input)?,
@@ -204,7 +218,11 @@ fn get_sample(input: &mut &[u8], forecasts: &mut [Forecast], current: &mut usize
     let sent = due.wrapping_add(get_i64(input)?);
     let transit_ns = get_i64(input)?;
     let received = sent.wrapping_add(transit_ns);
-    let received = if flags & RECEIVED_DIFFERS != 0 { received.wrapping_add(get_i64(input)?) } else { received };
+    let received = if flags & RECEIVED_DIFFERS != 0 {
+        received.wrapping_add(get_i64(input)?)
+    } else {
+        received
+    };
     let sample = Sample {
         epoch: forecast.epoch,
         sequence,
@@ -246,7 +264,12 @@ pub(crate) fn get_missing(input: &mut &[u8], epoch: Epoch, base: i64) -> Option<
     let range = get_range(input, 0)?;
     let first = base.wrapping_add(get_i64(input)?);
     let last = first.wrapping_add(get_i64(input)?);
-    Some(Missing { epoch, kind, range, due: (Reference(first), Reference(last)) })
+    Some(Missing {
+        epoch,
+        kind,
+        range,
+        due: (Reference(first), Reference(last)),
+    })
 }
 
 impl SendPart {
@@ -352,7 +375,14 @@ fn get_receipt_head(input: &mut &[u8]) -> Option<ReceiptHead> {
         after = from.wrapping_add(get_i64(input)?);
         Some((Reference(from), Reference(after)))
     })?;
-    Some(ReceiptHead { daemon, domain, bound_ns, era_changed: flags & 1 != 0, ack_limited: flags & 2 != 0, absences })
+    Some(ReceiptHead {
+        daemon,
+        domain,
+        bound_ns,
+        era_changed: flags & 1 != 0,
+        ack_limited: flags & 2 != 0,
+        absences,
+    })
 }
 
 impl SendHead {
@@ -435,29 +465,48 @@ mod tests {
     use super::*;
 
     fn sample() -> impl Strategy<Value = Sample> {
-        (0..4_u64, any::<u64>(), any::<i64>(), any::<i64>(), any::<i64>(), any::<i64>(), 0..3_u8, any::<bool>()).prop_map(
-            |(epoch, sequence, due, sent, received, transit_ns, delay, warmup)| Sample {
-                epoch: Epoch(epoch << 60),
-                sequence,
-                due: Reference(due),
-                sent: Reference(sent),
-                received: Reference(received),
-                transit_ns,
-                delay: [ConsumerDelay::None, ConsumerDelay::Late, ConsumerDelay::Extreme][usize::from(delay)],
-                warmup,
-            },
+        (
+            0..4_u64,
+            any::<u64>(),
+            any::<i64>(),
+            any::<i64>(),
+            any::<i64>(),
+            any::<i64>(),
+            0..3_u8,
+            any::<bool>(),
         )
+            .prop_map(
+                |(epoch, sequence, due, sent, received, transit_ns, delay, warmup)| Sample {
+                    epoch: Epoch(epoch << 60),
+                    sequence,
+                    due: Reference(due),
+                    sent: Reference(sent),
+                    received: Reference(received),
+                    transit_ns,
+                    delay: [ConsumerDelay::None, ConsumerDelay::Late, ConsumerDelay::Extreme][usize::from(delay)],
+                    warmup,
+                },
+            )
     }
 
     fn missing() -> impl Strategy<Value = Missing> {
-        (0..9_u64, 0..3_u8, any::<u32>(), any::<u32>(), any::<i64>(), any::<i64>()).prop_map(
-            |(epoch, kind, first, more, from, to)| Missing {
+        (
+            0..9_u64,
+            0..3_u8,
+            any::<u32>(),
+            any::<u32>(),
+            any::<i64>(),
+            any::<i64>(),
+        )
+            .prop_map(|(epoch, kind, first, more, from, to)| Missing {
                 epoch: Epoch(epoch << 60),
                 kind: [MissingKind::Unrecorded, MissingKind::Unheard, MissingKind::Lost][usize::from(kind)],
-                range: SeqRange { first: first.into(), last: u64::from(first) + u64::from(more) },
+                range: SeqRange {
+                    first: first.into(),
+                    last: u64::from(first) + u64::from(more),
+                },
                 due: (Reference(from), Reference(to)),
-            },
-        )
+            })
     }
 
     proptest! {
@@ -531,11 +580,22 @@ mod tests {
             let sent = due + 90_000 + n * 37 % 20_000;
             let transit_ns = 600_000 + n * 7919 % 900_000;
             Sample {
-                epoch: Epoch(0xfeed_beef_dead_cafe), sequence: 123_456 + n as u64, due: Reference(due), sent: Reference(sent),
-                received: Reference(sent + transit_ns + n % 50), transit_ns, delay: ConsumerDelay::None, warmup: false,
+                epoch: Epoch(0xfeed_beef_dead_cafe),
+                sequence: 123_456 + n as u64,
+                due: Reference(due),
+                sent: Reference(sent),
+                received: Reference(sent + transit_ns + n % 50),
+                transit_ns,
+                delay: ConsumerDelay::None,
+                warmup: false,
             }
         });
-        let bytes = ReceiptPart { samples: samples.collect(), ..ReceiptPart::default() }.encode().len();
+        let bytes = ReceiptPart {
+            samples: samples.collect(),
+            ..ReceiptPart::default()
+        }
+        .encode()
+        .len();
         assert!(bytes < 9_000, "{bytes} bytes for 1000 samples");
     }
 }

@@ -19,9 +19,22 @@ fn send(book: &mut Book, sequence: u64) -> Arrival {
     book.arrive(EPOCH, sequence, sent, sent, sent + 500_000)
 }
 
+fn send_all(book: &mut Book, sequences: impl IntoIterator<Item = u64>) {
+    for sequence in sequences {
+        send(book, sequence);
+    }
+}
+
 fn send_row(sent: u64, ended: bool) -> SendRow {
     let times = (sent > 0).then(|| (sent_at(0), sent_at(sent - 1)));
-    SendRow { scheduled: sent, sent, due: times, sent_at: times, ended, ..SendRow::default() }
+    SendRow {
+        scheduled: sent,
+        sent,
+        due: times,
+        sent_at: times,
+        ended,
+        ..SendRow::default()
+    }
 }
 
 fn listening_since(at: Reference, left: Adoption) -> Book {
@@ -41,7 +54,10 @@ fn reload(book: &Book) -> Book {
 }
 
 fn ranges(missing: &[Missing]) -> Vec<(MissingKind, u64, u64)> {
-    missing.iter().map(|missing| (missing.kind, missing.range.first, missing.range.last)).collect()
+    missing
+        .iter()
+        .map(|missing| (missing.kind, missing.range.first, missing.range.last))
+        .collect()
 }
 
 /// Everything that exists is in exactly one place.
@@ -50,7 +66,10 @@ fn assert_balanced(book: &Book, sent: u64) {
     let epoch = row.epochs.get(&EPOCH).cloned().unwrap_or_default();
     let sum = epoch.unique + epoch.lost + epoch.unrecorded + epoch.unheard + book.in_flight(EPOCH);
     assert_eq!(sent, sum, "{epoch:?}");
-    assert_eq!(row.arrived, row.unique + row.duplicate + row.retained + row.unstamped + row.foreign);
+    assert_eq!(
+        row.arrived,
+        row.unique + row.duplicate + row.retained + row.unstamped + row.foreign
+    );
     assert_eq!(row.unique, epoch.unique);
 }
 
@@ -101,7 +120,7 @@ proptest! {
             copies += u64::from(!first);
             match book.arrive(EPOCH, sequence, sent_at(sequence), sent_at(sequence), now) {
                 Arrival::First { reordered: said } => prop_assert!(first && said == reordered),
-                Arrival::Found(missing) => prop_assert!(first && missing.range == SeqRange { first: sequence, last: sequence }),
+                Arrival::Found(missing) => prop_assert_eq!((first, missing.range), (true, SeqRange { first: sequence, last: sequence })),
                 Arrival::Duplicate => prop_assert!(!first),
                 Arrival::Foreign => prop_assert!(false, "the epoch is known"),
             }
@@ -190,11 +209,13 @@ fn what_a_dead_holder_may_have_received_is_unrecorded_and_later_gaps_are_lost() 
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
     (0..100).for_each(|sequence| assert_eq!(send(&mut book, sequence), Arrival::First { reordered: false }));
     let mut book = reload(&book);
-    book.adopt(Adoption::Died { last_saved: sent_at(99) });
+    book.adopt(Adoption::Died {
+        last_saved: sent_at(99),
+    });
     book.subscribed(sent_at(6_000), true);
     // The session brings what the dead one had not acknowledged.
-    (5_900..6_100).for_each(|sequence| drop(send(&mut book, sequence)));
-    (6_110..12_000).for_each(|sequence| drop(send(&mut book, sequence)));
+    send_all(&mut book, (5_900..6_100));
+    send_all(&mut book, (6_110..12_000));
     let missing = book.expire(sent_at(11_999), DRAIN);
     assert_eq!(
         ranges(&missing),
@@ -210,24 +231,38 @@ fn a_gap_that_a_dead_holder_had_open_is_unrecorded() {
     send(&mut book, 2);
     let mut book = reload(&book);
     book.adopt(Adoption::Died { last_saved: sent_at(2) });
-    assert_eq!(book.expire(sent_at(60_000), DRAIN), [], "nobody listens yet, so nothing is given up");
+    assert_eq!(
+        book.expire(sent_at(60_000), DRAIN),
+        [],
+        "nobody listens yet, so nothing is given up"
+    );
     book.subscribed(sent_at(60_000), true);
-    assert_eq!(book.expire(sent_at(60_001), DRAIN), [], "the wait starts with the subscription");
-    assert_eq!(ranges(&book.expire(sent_at(65_001), DRAIN)), [(MissingKind::Unrecorded, 1, 1)]);
+    assert_eq!(
+        book.expire(sent_at(60_001), DRAIN),
+        [],
+        "the wait starts with the subscription"
+    );
+    assert_eq!(
+        ranges(&book.expire(sent_at(65_001), DRAIN)),
+        [(MissingKind::Unrecorded, 1, 1)]
+    );
 }
 
 #[test]
 fn what_was_sent_before_anybody_listened_is_unheard() {
     let mut book = listening_since(sent_at(50), Adoption::Fresh);
-    (50..10_000).for_each(|sequence| drop(send(&mut book, sequence)));
-    assert_eq!(ranges(&book.expire(sent_at(9_999), DRAIN)), [(MissingKind::Unheard, 0, 49)]);
+    send_all(&mut book, (50..10_000));
+    assert_eq!(
+        ranges(&book.expire(sent_at(9_999), DRAIN)),
+        [(MissingKind::Unheard, 0, 49)]
+    );
 }
 
 #[test]
 fn the_first_messages_of_a_device_that_waited_for_us_are_lost() {
     // By the pace of what came later.
     let mut book = listening_since(sent_at(0) + -300_000_000, Adoption::Fresh);
-    (5..10_000).for_each(|sequence| drop(send(&mut book, sequence)));
+    send_all(&mut book, (5..10_000));
     let missing = book.expire(sent_at(9_999), DRAIN);
     assert_eq!(ranges(&missing), [(MissingKind::Lost, 0, 4)]);
     assert_eq!(missing[0].due, (sent_at(0), sent_at(4)));
@@ -243,23 +278,33 @@ fn of_a_silent_device_only_what_was_sent_before_the_subscription_is_unheard() {
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
     book.last_word(EPOCH, &send_row(1_000, true), sent_at(1_000));
     assert_eq!(book.in_flight(EPOCH), 1_000);
-    assert_eq!(ranges(&book.expire(sent_at(6_000), DRAIN)), [(MissingKind::Lost, 0, 999)]);
+    assert_eq!(
+        ranges(&book.expire(sent_at(6_000), DRAIN)),
+        [(MissingKind::Lost, 0, 999)]
+    );
 
     let mut book = listening_since(sent_at(10_000), Adoption::Fresh);
-    book.last_word(EPOCH, &send_row(1_000, true), sent_at(1_000));
-    assert_eq!(book.expire(sent_at(11_000), DRAIN), [], "the wait starts with the subscription");
-    assert_eq!(ranges(&book.expire(sent_at(15_000), DRAIN)), [(MissingKind::Unheard, 0, 999)]);
+    book.last_word(EPOCH, &send_row(1_000, true), sent_at(10_000));
+    assert_eq!(
+        book.expire(sent_at(11_000), DRAIN),
+        [],
+        "the wait starts with the subscription"
+    );
+    assert_eq!(
+        ranges(&book.expire(sent_at(15_000), DRAIN)),
+        [(MissingKind::Unheard, 0, 999)]
+    );
 }
 
 #[test]
 fn between_give_back_and_subscription_messages_are_unheard_without_a_session_and_lost_with_one() {
     for (session, kind) in [(false, MissingKind::Unheard), (true, MissingKind::Lost)] {
         let mut book = listening_since(sent_at(0), Adoption::Fresh);
-        (0..100).for_each(|sequence| drop(send(&mut book, sequence)));
+        send_all(&mut book, (0..100));
         let mut book = reload(&book);
         book.adopt(Adoption::GivenBack { session });
         book.subscribed(sent_at(200), session);
-        (200..9_000).for_each(|sequence| drop(send(&mut book, sequence)));
+        send_all(&mut book, (200..9_000));
         assert_eq!(ranges(&book.expire(sent_at(8_000), DRAIN)), [(kind, 100, 199)]);
     }
 }
@@ -267,46 +312,68 @@ fn between_give_back_and_subscription_messages_are_unheard_without_a_session_and
 #[test]
 fn a_connection_lost_under_a_held_claim_makes_loss() {
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
-    (0..100).for_each(|sequence| drop(send(&mut book, sequence)));
+    send_all(&mut book, (0..100));
     book.adopt(Adoption::Resumed);
     book.subscribed(sent_at(300), false);
-    (300..9_000).for_each(|sequence| drop(send(&mut book, sequence)));
-    assert_eq!(ranges(&book.expire(sent_at(8_000), DRAIN)), [(MissingKind::Lost, 100, 299)]);
+    send_all(&mut book, (300..9_000));
+    assert_eq!(
+        ranges(&book.expire(sent_at(8_000), DRAIN)),
+        [(MissingKind::Lost, 100, 299)]
+    );
 }
 
 #[test]
 fn a_late_copy_moves_back_once() {
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
-    (0..10).chain(20..9_000).for_each(|sequence| drop(send(&mut book, sequence)));
-    assert_eq!(ranges(&book.expire(sent_at(8_000), DRAIN)), [(MissingKind::Lost, 10, 19)]);
+    send_all(&mut book, (0..10).chain(20..9_000));
+    assert_eq!(
+        ranges(&book.expire(sent_at(8_000), DRAIN)),
+        [(MissingKind::Lost, 10, 19)]
+    );
     let mut book = reload(&book);
-    let Arrival::Found(missing) = send(&mut book, 14) else { panic!("it had been given up") };
+    let Arrival::Found(missing) = send(&mut book, 14) else {
+        panic!("it had been given up")
+    };
     assert_eq!(ranges(&[missing]), [(MissingKind::Lost, 14, 14)]);
     assert_eq!(send(&mut book, 14), Arrival::Duplicate);
     let row = book.row();
     assert_eq!((row.epochs[&EPOCH].lost, row.reordered, row.duplicate), (9, 1, 1));
-    assert_eq!(ranges(&row.epochs[&EPOCH].ranges), [(MissingKind::Lost, 10, 13), (MissingKind::Lost, 15, 19)]);
+    assert_eq!(
+        ranges(&row.epochs[&EPOCH].ranges),
+        [(MissingKind::Lost, 10, 13), (MissingKind::Lost, 15, 19)]
+    );
 }
 
 #[test]
 fn memory_is_bounded_and_what_is_forgotten_stays_lost() {
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
-    (0..200_000).step_by(2).for_each(|sequence| drop(send(&mut book, sequence)));
+    send_all(&mut book, (0..200_000).step_by(2));
     book.expire(sent_at(400_000), DRAIN);
     let epoch = &book.row().epochs[&EPOCH];
     assert_eq!(epoch.lost, 99_999);
     assert_eq!(epoch.ranges.len() as u64 + epoch.forgotten_ranges, 99_999);
     assert_eq!(epoch.ranges.len(), given::MAX_REMEMBERED);
     assert!(book.save().len() < 16_384);
-    assert_eq!(send(&mut book, 1), Arrival::Duplicate, "forgotten, so it cannot be told from a copy");
+    assert_eq!(
+        send(&mut book, 1),
+        Arrival::Duplicate,
+        "forgotten, so it cannot be told from a copy"
+    );
     assert_balanced(&book, 199_999);
 }
 
 #[test]
 fn a_vanished_producer_sent_at_least_what_came() {
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
-    (0..50).for_each(|sequence| drop(send(&mut book, sequence)));
-    book.last_word(EPOCH, &SendRow { vanished: true, ..send_row(40, false) }, sent_at(50));
+    send_all(&mut book, (0..50));
+    book.last_word(
+        EPOCH,
+        &SendRow {
+            vanished: true,
+            ..send_row(40, false)
+        },
+        sent_at(50),
+    );
     assert!(book.all_settled());
     // It was only away, and tells the exact number now.
     book.last_word(EPOCH, &send_row(60, true), sent_at(60));
@@ -320,7 +387,10 @@ fn a_vanished_producer_sent_at_least_what_came() {
 fn an_unclaimed_topic_settles_as_unheard() {
     let mut book = Book::new();
     book.last_word(EPOCH, &send_row(100, true), sent_at(100));
-    assert_eq!(ranges(&book.settle_unclaimed(sent_at(60_000))), [(MissingKind::Unheard, 0, 99)]);
+    assert_eq!(
+        ranges(&book.settle_unclaimed(sent_at(60_000))),
+        [(MissingKind::Unheard, 0, 99)]
+    );
     assert!(book.all_settled() && book.row().closed);
 }
 
