@@ -1,0 +1,24 @@
+//! Keeps what this daemon holds: renews its rows in the roster and the partitions, all in one pipeline.
+
+use isochrone_model::id::{Partition, Token, Topic};
+
+mod keeper;
+
+pub use keeper::LeaseKeeper;
+
+/// What a holder must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// The row in the roster is gone: this daemon was found dead.
+    RosterLost,
+    /// The row in this partition is gone, and with it everything held there. It is not renewed any more.
+    PartitionLost(Partition),
+    /// Renewed; these are the claims still held there.
+    Held(Partition, Vec<(Topic, Token)>),
+    /// The store does not answer; what is held stays held for as long as nobody can see it expire.
+    Away,
+    /// The store answers again.
+    Back,
+    /// The server's run id changed: register again and send again what is younger than `store.memory()`.
+    NewServerLife,
+}

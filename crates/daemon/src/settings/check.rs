@@ -1,0 +1,165 @@
+//! What single settings cannot know: whether they go together.
+
+use std::{fs, path::Path};
+
+use isochrone_model::payload::{Payload, StampPlace};
+
+use super::{
+    load::Problem,
+    table::{Common, ConsumerSettings, PlotterSettings, ProducerSettings},
+};
+
+/// Collects findings; one about a variable that already has a problem is left out, for its value is not the user's.
+pub struct Findings<'a> {
+    problems: &'a mut Vec<Problem>,
+    known: usize,
+}
+
+impl<'a> Findings<'a> {
+    pub(super) fn new(problems: &'a mut Vec<Problem>) -> Findings<'a> {
+        let known = problems.len();
+        Findings { problems, known }
+    }
+
+    /// `variables`: all that the finding is about, the one to change first.
+    fn add(&mut self, variables: &[&str], line: String) {
+        let known = &self.problems[..self.known];
+        if variables
+            .iter()
+            .all(|variable| known.iter().all(|problem| problem.variable != *variable))
+        {
+            self.problems.push(Problem::new(variables.first().unwrap_or(&""), line));
+        }
+    }
+}
+
+pub fn common(common: &Common, findings: &mut Findings<'_>) {
+    if let Some(path) = &common.redis_tls_ca {
+        readable("ISOCHRONE_REDIS_TLS_CA", path, findings);
+        if !common.redis_url.iter().any(|url| url.starts_with("rediss:")) {
+            findings.add(
+                &["ISOCHRONE_REDIS_TLS_CA", "ISOCHRONE_REDIS_URL"],
+                "ISOCHRONE_REDIS_TLS_CA is set: ISOCHRONE_REDIS_URL must begin with rediss://".to_owned(),
+            );
+        }
+    }
+    if common.redis_url.iter().any(|url| url.starts_with("memory:")) && common.redis_url.len() > 1 {
+        findings.add(
+            &["ISOCHRONE_REDIS_URL"],
+            "ISOCHRONE_REDIS_URL has several addresses: memory: must stand alone".to_owned(),
+        );
+    }
+}
+
+pub fn producer(settings: &ProducerSettings, _common: &Common, findings: &mut Findings<'_>) {
+    certificate(settings.tls_cert.is_some(), settings.tls_key.is_some(), findings);
+    if let Some(path) = &settings.tls_ca {
+        readable("ISOCHRONE_TLS_CA", path, findings);
+    }
+    if settings.password.is_some() && settings.username.is_none() && settings.mqtt_version == "3.1.1" {
+        findings.add(
+            &["ISOCHRONE_USERNAME", "ISOCHRONE_PASSWORD"],
+            "ISOCHRONE_USERNAME is not set: must be set beside ISOCHRONE_PASSWORD with MQTT 3.1.1".to_owned(),
+        );
+    }
+    if settings.stamp == StampPlace::Property && settings.mqtt_version == "3.1.1" && settings.broker.starts_with("mqtt")
+    {
+        findings.add(
+            &["ISOCHRONE_STAMP", "ISOCHRONE_MQTT_VERSION"],
+            "ISOCHRONE_STAMP is \"property\": must be text or bytes with ISOCHRONE_MQTT_VERSION=3.1.1, which has no properties"
+                .to_owned(),
+        );
+    }
+    if let Some(duration) = settings.duration
+        && settings.ramp + settings.warmup >= duration
+    {
+        findings.add(
+            &["ISOCHRONE_DURATION", "ISOCHRONE_RAMP", "ISOCHRONE_WARMUP"],
+            format!(
+                "ISOCHRONE_DURATION is {duration:?}: must be longer than ISOCHRONE_RAMP and ISOCHRONE_WARMUP together"
+            ),
+        );
+    }
+    payload(settings, findings);
+}
+
+/// The template must compile, and every size must hold the stamp.
+fn payload(settings: &ProducerSettings, findings: &mut Findings<'_>) {
+    let (variable, template) = match (&settings.payload, &settings.payload_file) {
+        (Some(_), Some(_)) => {
+            findings.add(
+                &["ISOCHRONE_PAYLOAD", "ISOCHRONE_PAYLOAD_FILE"],
+                "ISOCHRONE_PAYLOAD and ISOCHRONE_PAYLOAD_FILE are both set: must be one of them".to_owned(),
+            );
+            return;
+        }
+        (Some(text), None) => ("ISOCHRONE_PAYLOAD", text.clone().into_bytes()),
+        (None, Some(path)) => match fs::read(path) {
+            Ok(bytes) => ("ISOCHRONE_PAYLOAD_FILE", bytes),
+            Err(error) => {
+                unreadable("ISOCHRONE_PAYLOAD_FILE", path, &error, findings);
+                return;
+            }
+        },
+        (None, None) => ("ISOCHRONE_PAYLOAD", settings.default_template().to_vec()),
+    };
+    let Err(error) = Payload::compile(&template, settings.stamp, settings.payload_size.clone()) else {
+        return;
+    };
+    // Without a size it is the template's fault, with one that alone fails it is the size's.
+    match Payload::compile(&template, settings.stamp, None) {
+        Ok(_) => findings.add(
+            &["ISOCHRONE_PAYLOAD_SIZE", variable, "ISOCHRONE_STAMP"],
+            format!("ISOCHRONE_PAYLOAD_SIZE does not fit: must be a size that holds stamp and template ({error})"),
+        ),
+        Err(error) => findings.add(
+            &[variable, "ISOCHRONE_STAMP"],
+            format!("{variable} cannot be used: must be a payload template ({error})"),
+        ),
+    }
+}
+
+impl ProducerSettings {
+    /// The template used when neither ISOCHRONE_PAYLOAD nor ISOCHRONE_PAYLOAD_FILE is set.
+    pub fn default_template(&self) -> &'static [u8] {
+        match self.stamp {
+            StampPlace::Text | StampPlace::Bytes => b"{{stamp}}{{pad}}",
+            StampPlace::Property => b"{{pad}}",
+        }
+    }
+}
+
+pub fn consumer(settings: &ConsumerSettings, _common: &Common, findings: &mut Findings<'_>) {
+    certificate(settings.tls_cert.is_some(), settings.tls_key.is_some(), findings);
+    if let Some(path) = &settings.tls_ca {
+        readable("ISOCHRONE_TLS_CA", path, findings);
+    }
+}
+
+pub fn plotter(_settings: &PlotterSettings, _common: &Common, _findings: &mut Findings<'_>) {}
+
+fn certificate(cert: bool, key: bool, findings: &mut Findings<'_>) {
+    let (missing, present) = match (cert, key) {
+        (true, false) => ("ISOCHRONE_TLS_KEY", "ISOCHRONE_TLS_CERT"),
+        (false, true) => ("ISOCHRONE_TLS_CERT", "ISOCHRONE_TLS_KEY"),
+        _ => return,
+    };
+    findings.add(
+        &[missing, present],
+        format!("{missing} is not set: must be a path when {present} is set"),
+    );
+}
+
+fn readable(variable: &str, path: &Path, findings: &mut Findings<'_>) {
+    if let Err(error) = fs::File::open(path) {
+        unreadable(variable, path, &error, findings);
+    }
+}
+
+fn unreadable(variable: &str, path: &Path, error: &std::io::Error, findings: &mut Findings<'_>) {
+    let path = path.display().to_string();
+    findings.add(
+        &[variable],
+        format!("{variable} is {path:?}: must be a file that can be read ({error})"),
+    );
+}
