@@ -14,3 +14,37 @@ pub use dense::Dense;
 pub use layout::bounds;
 pub use rank::nearest_rank;
 pub use sparse::Histogram;
+
+/// What both kinds of histogram can tell.
+pub trait Distribution {
+    /// How many values.
+    fn count(&self) -> u64;
+    /// The `rank`-th smallest value, counted from 1; `None` outside of `1..=count`.
+    fn nth(&self, rank: u64) -> Option<i64>;
+    /// The mean of the values.
+    fn mean(&self) -> Option<f64>;
+}
+
+impl Distribution for Histogram {
+    fn count(&self) -> u64 {
+        self.count()
+    }
+    fn nth(&self, rank: u64) -> Option<i64> {
+        self.nth(rank)
+    }
+    fn mean(&self) -> Option<f64> {
+        self.mean()
+    }
+}
+
+impl Distribution for Dense {
+    fn count(&self) -> u64 {
+        self.count()
+    }
+    fn nth(&self, rank: u64) -> Option<i64> {
+        self.nth(rank)
+    }
+    fn mean(&self) -> Option<f64> {
+        self.mean()
+    }
+}

@@ -12,6 +12,7 @@ pub mod rate;
 pub mod report;
 pub mod row;
 pub mod schedule;
+pub mod slo;
 pub mod stamp;
 pub mod template;
 pub mod time;
