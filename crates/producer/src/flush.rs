@@ -1,0 +1,256 @@
+//! From what workers report to what the store is told: one outbox a partition, one flush of it under way at a time.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use isochrone_model::{
+    entry::{SendHead, SendPart},
+    id::{DaemonId, Domain, Epoch, Token},
+    range::SeqRange,
+    row::SendRow,
+    time::{Monotonic, Second},
+};
+use isochrone_store::types::{EntryKind, NewEntry, NewPart, SendFlush};
+
+use crate::rows::DueSecond;
+
+/// Parts in one flush: bounds one script's time in Redis after an outage.
+const MOST_PARTS_OF_A_FLUSH: usize = 4_096;
+/// Parts kept while the store is away, a device; then the oldest due-seconds are merged, so that no count is lost.
+const SECONDS_OF_A_DEVICE: usize = 64;
+/// At least so many parts are kept, however few the devices.
+const LEAST_PARTS: usize = 4_096;
+
+/// Who writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Author {
+    /// This life of the producer.
+    pub daemon: DaemonId,
+    /// Its clock domain.
+    pub domain: Domain,
+}
+
+/// Everything of one partition that the store has not confirmed.
+pub struct Outbox {
+    author: Author,
+    most_parts: usize,
+    seconds: BTreeMap<Second, BTreeMap<Epoch, DueSecond>>,
+    parts: usize,
+    rows: HashMap<Epoch, SendRow>,
+    last_batch: u64,
+    under_way: Option<Arc<SendFlush>>,
+    again: VecDeque<Arc<SendFlush>>,
+    /// Confirmed, but not yet old enough to be safe.
+    recent: VecDeque<(Monotonic, Arc<SendFlush>)>,
+}
+
+impl Outbox {
+    /// An empty outbox for a partition with so many devices.
+    pub fn new(author: Author, devices: usize) -> Outbox {
+        Outbox {
+            author,
+            most_parts: devices.saturating_mul(SECONDS_OF_A_DEVICE).max(LEAST_PARTS),
+            seconds: BTreeMap::new(),
+            parts: 0,
+            rows: HashMap::new(),
+            last_batch: 0,
+            under_way: None,
+            again: VecDeque::new(),
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Adds what a device counted.
+    pub fn add(&mut self, epoch: Epoch, row: SendRow, seconds: Vec<DueSecond>) {
+        self.rows.insert(epoch, row);
+        for second in seconds {
+            self.add_second(second);
+        }
+        while self.parts > self.most_parts && self.merge_oldest() {}
+    }
+
+    /// Whether everything is confirmed and old enough to be safe.
+    pub fn is_safe(&self) -> bool {
+        self.is_empty() && self.recent.is_empty()
+    }
+
+    /// Whether everything is confirmed.
+    pub fn is_empty(&self) -> bool {
+        self.under_way.is_none() && self.again.is_empty() && self.rows.is_empty() && self.parts == 0
+    }
+
+    /// What to write now, if there is anything to say: the same until it is [`stored`](Outbox::stored).
+    pub fn next(&mut self) -> Option<Arc<SendFlush>> {
+        if self.under_way.is_none() {
+            self.under_way = self.again.pop_front().or_else(|| self.make());
+        }
+        self.under_way.clone()
+    }
+
+    /// The store has it.
+    pub fn stored(&mut self, now: Monotonic) {
+        if let Some(flush) = self.under_way.take() {
+            self.recent.push_back((now, flush));
+        }
+    }
+
+    /// Forgets what was confirmed longer ago than the store may still forget it.
+    pub fn forget(&mut self, now: Monotonic, memory: Duration) {
+        let memory_ns = memory.as_nanos() as i64;
+        while self
+            .recent
+            .front()
+            .is_some_and(|(stored, _)| now.since_ns(*stored) >= memory_ns)
+        {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The store may have forgotten: what is recent goes again, in order, under the same numbers. Order matters: a
+    /// number below the last one stored counts as a repeat.
+    pub fn repeat_recent(&mut self) {
+        let recent = self.recent.drain(..).map(|(_, flush)| flush);
+        let mut again: VecDeque<_> = recent.chain(self.under_way.take()).collect();
+        again.append(&mut self.again);
+        self.again = again;
+    }
+
+    /// A row to be written again though nothing changed.
+    pub fn touch(&mut self, epoch: Epoch, row: &SendRow) {
+        self.rows.entry(epoch).or_insert_with(|| row.clone());
+    }
+
+    /// The lease is lost: what was not taken goes again with the last words in `last_words`, which it is taken with.
+    pub fn end_with(&mut self, last_words: Vec<(Epoch, SendRow)>) {
+        for flush in self.under_way.iter_mut().chain(&mut self.again) {
+            let (batch, entries) = (flush.batch, flush.entries.clone());
+            *flush = Arc::new(SendFlush {
+                batch,
+                entries,
+                rows: last_words.clone(),
+            });
+        }
+        for (epoch, row) in last_words {
+            self.rows.insert(epoch, row);
+        }
+    }
+
+    fn add_second(&mut self, due: DueSecond) {
+        match self.seconds.entry(due.second).or_default().entry(due.part.epoch) {
+            std::collections::btree_map::Entry::Occupied(mut known) => merge(known.get_mut(), due),
+            std::collections::btree_map::Entry::Vacant(place) => {
+                place.insert(due);
+                self.parts += 1;
+            }
+        }
+    }
+
+    fn merge_oldest(&mut self) -> bool {
+        if self.seconds.len() < 2 {
+            return false;
+        }
+        let Some((_, oldest)) = self.seconds.pop_first() else {
+            return false;
+        };
+        let Some((&into, _)) = self.seconds.first_key_value() else {
+            return false;
+        };
+        self.parts -= oldest.len();
+        for (_, mut due) in oldest {
+            due.second = into;
+            self.add_second(due);
+        }
+        true
+    }
+
+    fn make(&mut self) -> Option<Arc<SendFlush>> {
+        if self.rows.is_empty() && self.parts == 0 {
+            return None;
+        }
+        let mut entries = Vec::new();
+        let mut parts = 0;
+        while parts < MOST_PARTS_OF_A_FLUSH
+            && let Some((second, devices)) = self.seconds.pop_first()
+        {
+            parts += devices.len();
+            entries.push(self.entry(second, devices.into_values()));
+        }
+        self.parts -= parts;
+        self.last_batch += 1;
+        // Every part is written with its device's row, the last one with the newest: after a lost lease only what comes
+        // with a last word is taken.
+        let rows = if self.parts == 0 {
+            self.rows.drain().collect()
+        } else {
+            self.rows.iter().map(|(&epoch, row)| (epoch, row.clone())).collect()
+        };
+        Some(Arc::new(SendFlush {
+            batch: self.last_batch,
+            entries,
+            rows,
+        }))
+    }
+
+    fn entry(&self, second: Second, devices: impl Iterator<Item = DueSecond>) -> NewEntry {
+        let Author { daemon, domain } = self.author;
+        let mut head = SendHead {
+            daemon,
+            domain,
+            messages: 0,
+            late: 0,
+            extreme: 0,
+        };
+        let mut parts = Vec::new();
+        for due in devices {
+            head.messages += due.part.sent;
+            head.late += due.late;
+            head.extreme += due.extreme;
+            parts.push(NewPart {
+                key: due.part.epoch.to_string(),
+                token: Token(0),
+                samples: 0,
+                body: Bytes::from(due.part.encode()),
+            });
+        }
+        NewEntry {
+            kind: EntryKind::Send,
+            second,
+            head: Bytes::from(head.encode()),
+            parts,
+        }
+    }
+}
+
+/// Adds later additions to earlier ones of the same device.
+fn merge(into: &mut DueSecond, later: DueSecond) {
+    into.late += later.late;
+    into.extreme += later.extreme;
+    let (into, later): (&mut SendPart, SendPart) = (&mut into.part, later.part);
+    into.scheduled += later.scheduled;
+    into.sent += later.sent;
+    into.unsent += later.unsent;
+    into.first_sequence = match (into.first_sequence, later.first_sequence) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    into.acked += later.acked;
+    append(&mut into.refused, later.refused);
+    append(&mut into.unconfirmed, later.unconfirmed);
+    into.warmup |= later.warmup;
+    into.late.merge(&later.late);
+    into.ack.merge(&later.ack);
+    into.complete.merge(&later.complete);
+}
+
+fn append(into: &mut Vec<SeqRange>, later: Vec<SeqRange>) {
+    for range in later {
+        match into.last_mut() {
+            Some(last) if last.last.checked_add(1) == Some(range.first) => last.last = range.last,
+            _ => into.push(range),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a life does when the store is away, was rolled back, or gave its place away.
+//!
+//! After every break the server's life is read before anything is written: a store that lost its last second must get
+//! what it lost before anything newer, or the older numbers would look like repeats.
+
+use std::time::Duration;
+
+use isochrone_daemon::lease::LeaseEvent;
+use isochrone_store::{Error as StoreError, Fate};
+use tracing::{info, warn};
+
+use super::Life;
+use crate::{Error, worker::Command};
+
+/// Whether the store may be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Yes.
+    There,
+    /// It is being asked whether it is the one it was; `doubt`: it said that our place is gone.
+    Asking {
+        /// See there.
+        doubt: bool,
+    },
+    /// Everything is being registered again.
+    Restoring,
+}
+
+impl Reach {
+    /// Whether the store may be written to.
+    pub fn is_there(self) -> bool {
+        self == Reach::There
+    }
+}
+
+impl Life {
+    pub(super) fn lease_event(&mut self, event: Option<LeaseEvent>) {
+        match event {
+            Some(LeaseEvent::RosterLost | LeaseEvent::PartitionLost(_)) => self.doubt(),
+            Some(LeaseEvent::NewServerLife) if self.reach != Reach::Restoring => {
+                info!(run = %self.run, "the store has a new life: registers and sends again what it may have forgotten");
+                self.reach = Reach::Restoring;
+                self.restore();
+            }
+            Some(LeaseEvent::NewServerLife | LeaseEvent::Held(..) | LeaseEvent::Away | LeaseEvent::Back) => {}
+            // The keeper ends before this life only when the daemon's tasks are dropped.
+            None => self.leased = false,
+        }
+    }
+
+    /// A call failed.
+    pub(super) fn trouble(&mut self, error: StoreError) -> Result<(), Error> {
+        match error.fate() {
+            Fate::Retry(after) => {
+                if self.reach.is_there() {
+                    warn!(run = %self.run, "failed to {error}; keeps counting and tries again");
+                    self.reach = Reach::Asking { doubt: false };
+                    self.read_life(self.pause(after));
+                }
+                Ok(())
+            }
+            Fate::LetGo => {
+                self.doubt();
+                Ok(())
+            }
+            Fate::Reject => Err(error.into()),
+        }
+    }
+
+    /// Our place seems gone: given away, or forgotten with a second of the server's life?
+    fn doubt(&mut self) {
+        match self.reach {
+            Reach::There => {
+                self.reach = Reach::Asking { doubt: true };
+                self.read_life(Duration::ZERO);
+            }
+            Reach::Asking { .. } => self.reach = Reach::Asking { doubt: true },
+            Reach::Restoring => {}
+        }
+    }
+
+    pub(super) async fn life_read(&mut self, answer: Result<String, StoreError>) -> Result<(), Error> {
+        let Reach::Asking { doubt } = self.reach else {
+            return Ok(());
+        };
+        let life = match answer {
+            Ok(life) => life,
+            Err(error) => {
+                let Fate::Retry(after) = error.fate() else {
+                    return Err(error.into());
+                };
+                self.read_life(self.pause(after));
+                return Ok(());
+            }
+        };
+        if self.server_life.as_ref() != Some(&life) {
+            self.server_life = Some(life);
+            self.reach = Reach::Restoring;
+            self.restore();
+            return Ok(());
+        }
+        self.reach = Reach::There;
+        if doubt {
+            self.lose().await;
+        } else {
+            info!(run = %self.run, "the store is back");
+            self.flush();
+        }
+        Ok(())
+    }
+
+    pub(super) async fn restored(&mut self, answer: Result<u32, StoreError>) -> Result<(), Error> {
+        match answer {
+            Ok(ordinal) if ordinal == self.ordinal => {
+                for (place, registered) in self.devices.iter().enumerate() {
+                    if let Some(outbox) = self.outboxes.get_mut(&registered.partition) {
+                        outbox.touch(registered.device.epoch, &self.rows[place]);
+                    }
+                }
+                for (partition, outbox) in &mut self.outboxes {
+                    outbox.repeat_recent();
+                    self.keeper.add(*partition);
+                }
+                self.reach = Reach::There;
+                self.flush();
+                Ok(())
+            }
+            Ok(ordinal) => {
+                warn!(run = %self.run, had = self.ordinal, ordinal, "another producer has this one's place");
+                self.reach = Reach::There;
+                self.lose().await;
+                Ok(())
+            }
+            Err(error) => {
+                let Fate::Retry(after) = error.fate() else {
+                    return Err(error.into());
+                };
+                self.reach = Reach::Asking { doubt: false };
+                // Not the life it was: the next reading restores again.
+                self.server_life = None;
+                self.read_life(self.pause(after));
+                Ok(())
+            }
+        }
+    }
+
+    /// Disconnects; the last words follow when the workers have ended.
+    async fn lose(&mut self) {
+        if self.lost {
+            return;
+        }
+        self.lost = true;
+        self.context.health.set_ready(false, "its place in the run is gone");
+        warn!(run = %self.run, "its place in the run is gone: disconnects and says its last words");
+        if self.working == 0 {
+            self.all_ended();
+        }
+        self.tell(|| Command::GiveUp).await;
+    }
+
+    /// Redis is tried again at least every sixth of a lease.
+    fn pause(&self, after: Duration) -> Duration {
+        after.min(self.context.common.lease / 6).max(Duration::from_millis(10))
+    }
+}
