@@ -122,10 +122,7 @@ fn payload(settings: &ProducerSettings, findings: &mut Findings<'_>) {
 impl ProducerSettings {
     /// The template used when neither ISOCHRONE_PAYLOAD nor ISOCHRONE_PAYLOAD_FILE is set.
     pub fn default_template(&self) -> &'static [u8] {
-        match self.stamp {
-            StampPlace::Text | StampPlace::Bytes => b"{{stamp}}{{pad}}",
-            StampPlace::Property => b"{{pad}}",
-        }
+        Payload::default_template(self.stamp)
     }
 }
 
