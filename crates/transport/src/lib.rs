@@ -5,6 +5,9 @@
 pub mod connection;
 pub mod contract;
 mod error;
+mod memory;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod open;
 
 pub use connection::{Clean, ConnectionConfig, MqttVersion, TlsConfig, Worker};
