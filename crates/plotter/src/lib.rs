@@ -1,1 +1,16 @@
-//! placeholder
+//! The plotter: leases partitions of a run, turns stored entries into cuts, and cuts into what sinks export.
+//!
+//! Data flows through the files in this order: [`control`] finds runs and keeps time, `serving` is one run and its share of
+//! partitions, `holding` one partition, `progress` the rules that say which entry belongs to which cut, `sinks` the way out.
+
+mod control;
+mod decode;
+mod error;
+mod holding;
+mod progress;
+mod serving;
+mod share;
+mod sinks;
+
+pub use control::run;
+pub use error::Error;
