@@ -22,15 +22,6 @@ pub(super) struct FrameTemplate {
     length_bytes: usize,
 }
 
-/// Where a rendered frame lies in the write buffer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rendered {
-    /// Its first byte.
-    pub start: usize,
-    /// Where its stamp goes.
-    pub stamp_at: Option<usize>,
-}
-
 impl FrameTemplate {
     /// Encodes the template of a topic; the codec's error when it cannot be encoded.
     pub fn new(version: MqttVersion, topic: &str, qos: u8, place: StampPlace) -> Result<FrameTemplate, String> {
@@ -48,7 +39,7 @@ impl FrameTemplate {
         })
     }
 
-    /// Appends one frame, its stamp still to be patched.
+    /// Appends one frame and returns where its stamp is to be patched in.
     ///
     /// The payload is written where it would lie if the remaining length took as many bytes as the last one did; it
     /// is moved in the rare case that it does not.
@@ -60,7 +51,7 @@ impl FrameTemplate {
         sequence: u64,
         id: u16,
         dup: bool,
-    ) -> Rendered {
+    ) -> Option<usize> {
         let start = out.len();
         out.push(if dup { self.first | 8 } else { self.first });
         out.extend_from_slice(&[0; 4][..self.length_bytes]);
@@ -91,7 +82,7 @@ impl FrameTemplate {
         if let Some(at) = self.id_at {
             out[body + at..body + at + 2].copy_from_slice(&id.to_be_bytes());
         }
-        Rendered { start, stamp_at }
+        stamp_at
     }
 
     /// Writes the stamp of a rendered frame.

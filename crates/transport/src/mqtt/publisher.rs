@@ -353,12 +353,12 @@ impl Sender {
             } else {
                 quota -= 1;
                 let sequence = entry.sequence;
-                let rendered = self
+                let stamp_at = self
                     .frame
                     .render(buffer, &self.payload, &self.device, sequence, id, self.resumed);
                 Written {
                     start,
-                    stamp_at: rendered.stamp_at,
+                    stamp_at,
                     id,
                     kind: Kind::Again,
                 }
@@ -383,7 +383,7 @@ impl Sender {
                 }
             };
             let start = buffer.len();
-            let rendered = self
+            let stamp_at = self
                 .frame
                 .render(buffer, &self.payload, &self.device, offer.sequence, id, false);
             let too_large = buffer.len() - start > max_packet;
@@ -401,7 +401,7 @@ impl Sender {
             }
             written.push(Written {
                 start,
-                stamp_at: rendered.stamp_at,
+                stamp_at,
                 id,
                 kind: Kind::New,
             });

@@ -65,10 +65,13 @@ pub(super) fn connecting(phase: Phase, shown: &str, server_name: &str, error: &i
             "tls closed",
             format!("{shown}: closed in the TLS handshake ({error}): is this port a TLS port (else use mqtt://)?"),
         ),
-        (Phase::Connack, _) => disconnected(
-            "closed before connack",
-            format!("{shown}: closed before CONNACK ({error}): is this port a plain MQTT port (else use mqtts://)?"),
-        ),
+        (Phase::Connack, _) => {
+            let other = if shown.starts_with("mqtts") { "mqtt" } else { "mqtts" };
+            let detail = format!(
+                "{shown}: closed before CONNACK ({error}): is ISOCHRONE_BROKER right (or is this a port for {other}://)?"
+            );
+            disconnected("closed before connack", detail)
+        }
     }
 }
 

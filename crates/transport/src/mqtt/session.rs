@@ -105,10 +105,6 @@ impl Session {
         }
     }
 
-    pub fn is_up(&self) -> bool {
-        matches!(self.state, State::Up(_))
-    }
-
     /// Whether the connection is up and the socket takes more.
     pub fn is_writable(&self) -> bool {
         matches!(&self.state, State::Up(link) if !link.blocked())
