@@ -66,7 +66,7 @@ pub struct GivenUp {
     pub unheard: u64,
 }
 
-/// All that one second's verdict depends on, and its counts. Additive: facts of several parts merge.
+/// All that one second's verdict depends on, and its counts. Additive: facts of several parts merge, in any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecondFacts {
     /// By producer: messages due in this second.
@@ -97,9 +97,9 @@ pub struct SecondFacts {
     pub era_changed: bool,
     /// Deliveries waited for the store.
     pub ack_limited: bool,
-    /// Messages of warm-up and ramps, sent or received.
+    /// Messages of warm-up and ramps: each counts when it is sent, by due and by receipt.
     pub warmup: u64,
-    /// Messages that count, sent or received.
+    /// Messages that enter the figures, counted likewise.
     pub measured: u64,
 }
 
@@ -255,9 +255,30 @@ impl SecondFacts {
         self.warmup > 0 && self.measured == 0
     }
 
-    /// Adds what another part or another partition knows of the same second.
+    /// Whether the second is one of the figures: messages were due or received in it, or something went wrong.
+    pub fn is_measured(&self) -> bool {
+        self.measured > 0 || (self.warmup == 0 && verdict(self).worst != Reason::Valid)
+    }
+
+    /// Adds what another part of the same partition knows of the same second.
     pub fn merge(&mut self, other: &SecondFacts) {
         merge_daemons(&mut self.producers, &other.producers);
+        self.merge_all_but_producers(other);
+    }
+
+    /// Adds what another partition knows of the same second. A producer's entry in each partition tells of all its
+    /// messages, so that the fullest account counts, not the sum.
+    pub fn merge_partition(&mut self, other: &SecondFacts) {
+        for (&daemon, account) in &other.producers {
+            let mine = self.producers.entry(daemon).or_default();
+            mine.messages = mine.messages.max(account.messages);
+            mine.late = mine.late.max(account.late);
+            mine.extreme = mine.extreme.max(account.extreme);
+        }
+        self.merge_all_but_producers(other);
+    }
+
+    fn merge_all_but_producers(&mut self, other: &SecondFacts) {
         merge_daemons(&mut self.consumers_by_due, &other.consumers_by_due);
         merge_daemons(&mut self.consumers_by_receipt, &other.consumers_by_receipt);
         self.scheduled += other.scheduled;

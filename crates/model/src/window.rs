@@ -1,14 +1,26 @@
 //! What one partition of one run adds up to: totals that only grow, facts of each second, and the windows of one cut.
 
-use std::collections::{BTreeMap, HashMap};
+mod apply;
+mod codec;
+mod cut;
+mod digest;
+mod firsts;
+mod seconds;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub use cut::windows_of_cut;
 
 use crate::{
     entry::{ReceiptHead, ReceiptPart, SendHead, SendPart},
-    histogram::Histogram,
+    histogram::{Dense, Histogram},
     id::{Domain, Epoch, Topic},
     row::Device,
     time::Second,
     verdict::{GivenUp, Reasons, SecondFacts},
+    window::{firsts::Firsts, seconds::Seconds},
 };
 
 /// One entry of a partition's stream, decoded.
@@ -87,23 +99,23 @@ pub struct TopicTotals {
     pub seconds: Option<(Second, Second)>,
 }
 
-/// The same histograms over all topics of the partition.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The same histograms over all topics of the partition (of the run, once merged).
+#[derive(Clone, Debug, Default)]
 pub struct RunTotals {
     /// See [`TopicTotals::response`].
-    pub response: Histogram,
+    pub response: Dense,
     /// See [`TopicTotals::transit`].
-    pub transit: Histogram,
+    pub transit: Dense,
     /// See [`TopicTotals::publish_delay`].
-    pub publish_delay: Histogram,
+    pub publish_delay: Dense,
     /// See [`TopicTotals::late`].
-    pub late: Histogram,
+    pub late: Dense,
     /// See [`TopicTotals::ack`].
-    pub ack: Histogram,
+    pub ack: Dense,
     /// See [`TopicTotals::complete`].
-    pub complete: Histogram,
+    pub complete: Dense,
     /// Clock domains seen.
-    pub domains: std::collections::BTreeSet<Domain>,
+    pub domains: BTreeSet<Domain>,
     /// Largest clock bound seen, in nanoseconds.
     pub bound_ns: u64,
     /// Parts of epochs that no registration was known for.
@@ -152,8 +164,12 @@ pub struct BadTotals {
 pub struct Totals {
     devices: Devices,
     topics: BTreeMap<Topic, TopicTotals>,
+    /// Where each second of a device's messages began, by response topic.
+    firsts: BTreeMap<Topic, Firsts>,
     run: RunTotals,
-    seconds: BTreeMap<Second, SecondFacts>,
+    seconds: Seconds,
+    changed_topics: BTreeSet<Topic>,
+    run_changed: bool,
 }
 
 impl Totals {
@@ -162,9 +178,16 @@ impl Totals {
         Totals::default()
     }
 
-    /// The state as saved. Devices are not in it: tell them again.
-    pub fn load(_fields: Vec<(String, Vec<u8>)>) -> Result<Totals, BadTotals> {
-        Ok(Totals::default())
+    /// The state as saved, whatever the order of the fields; fields of other names are ignored. Devices are not in
+    /// it: tell them again.
+    pub fn load(fields: Vec<(String, Vec<u8>)>) -> Result<Totals, BadTotals> {
+        let mut totals = Totals::default();
+        for (field, bytes) in fields {
+            if totals.load_field(&field, &bytes).is_none() {
+                return Err(BadTotals { field });
+            }
+        }
+        Ok(totals)
     }
 
     /// A registration; needed before entries of its epoch are applied.
@@ -183,15 +206,58 @@ impl Totals {
     }
 
     /// Adds one entry of the next cut.
-    pub fn apply(&mut self, _entry: &CutEntry) {}
+    pub fn apply(&mut self, entry: &CutEntry) {
+        self.run_changed = true;
+        match entry {
+            CutEntry::Receipt { second, head, parts } => self.apply_receipt(*second, head, parts),
+            CutEntry::Send { second, head, parts } => self.apply_send(*second, head, parts),
+        }
+    }
 
-    /// The fields that changed since the last call, for the cumulative hash.
+    /// The fields that changed since the last call, for the cumulative hash; an empty value is a field out of use.
+    /// Seconds older than ten minutes then leave the memory: the hash has them.
     pub fn changed(&mut self) -> Vec<(String, Vec<u8>)> {
-        Vec::new()
+        let mut fields = Vec::new();
+        for topic in std::mem::take(&mut self.changed_topics) {
+            let totals = self.topics.get(&topic).cloned().unwrap_or_default();
+            let firsts = self.firsts.get(&topic).cloned().unwrap_or_default();
+            fields.push((format!("t:{topic}"), codec::topic(&totals, &firsts)));
+        }
+        if std::mem::take(&mut self.run_changed) {
+            fields.push(("run".to_owned(), codec::run(&self.run)));
+        }
+        self.seconds.save(&mut fields);
+        fields
+    }
+
+    fn load_field(&mut self, field: &str, bytes: &[u8]) -> Option<()> {
+        if let Some(topic) = field.strip_prefix("t:") {
+            let (totals, firsts) = codec::load_topic(bytes)?;
+            self.topics.insert(topic.into(), totals);
+            self.firsts.insert(topic.into(), firsts);
+        } else if field == "run" {
+            self.run = codec::load_run(bytes)?;
+        } else if let Some(name) = field.strip_prefix("s:") {
+            self.seconds.load(name, bytes)?;
+        }
+        Some(())
     }
 
     /// Adds what another partition of the same run adds up to.
-    pub fn merge(&mut self, _other: &Totals) {}
+    pub fn merge(&mut self, other: &Totals) {
+        for (epoch, device) in &other.devices {
+            self.devices.entry(*epoch).or_insert_with(|| device.clone());
+        }
+        for (topic, totals) in &other.topics {
+            self.topics.entry(topic.clone()).or_default().merge(totals);
+            self.changed_topics.insert(topic.clone());
+        }
+        self.run.merge(&other.run);
+        self.run_changed = true;
+        for (&second, facts) in other.seconds.all() {
+            self.seconds.facts_mut(second).merge_partition(facts);
+        }
+    }
 
     /// By response topic.
     pub fn topics(&self) -> &BTreeMap<Topic, TopicTotals> {
@@ -205,11 +271,117 @@ impl Totals {
 
     /// By second, as far as they are held in memory: all of them after `load`, at least the newest ten minutes later.
     pub fn seconds(&self) -> &BTreeMap<Second, SecondFacts> {
-        &self.seconds
+        self.seconds.all()
     }
 }
 
-/// The windows of one cut, by kind, second and topic. The same entries and devices give the same windows whatever their order.
-pub fn windows_of_cut(_entries: &[CutEntry], _devices: &Devices) -> Vec<Window> {
-    Vec::new()
+impl TopicTotals {
+    /// Adds other totals.
+    pub fn merge(&mut self, other: &TopicTotals) {
+        for (count, more) in self.counts_mut().into_iter().zip(other.counts()) {
+            *count += more;
+        }
+        for (histogram, more) in self.histograms_mut().into_iter().zip(other.histograms()) {
+            histogram.merge(more);
+        }
+        if let Some((first, last)) = other.seconds {
+            self.see(first);
+            self.see(last);
+        }
+    }
+
+    fn see(&mut self, second: Second) {
+        let (first, last) = self.seconds.unwrap_or((second, second));
+        self.seconds = Some((first.min(second), last.max(second)));
+    }
+
+    /// Every count, in the order of the saved form.
+    fn counts(&self) -> [u64; 19] {
+        [
+            self.scheduled,
+            self.sent,
+            self.unsent,
+            self.acked,
+            self.refused,
+            self.unconfirmed,
+            self.received,
+            self.duplicates,
+            self.retained,
+            self.unstamped,
+            self.foreign,
+            self.reordered,
+            self.dropped,
+            self.missing.lost,
+            self.missing.unrecorded,
+            self.missing.unheard,
+            self.found.lost,
+            self.found.unrecorded,
+            self.found.unheard,
+        ]
+    }
+
+    fn counts_mut(&mut self) -> [&mut u64; 19] {
+        [
+            &mut self.scheduled,
+            &mut self.sent,
+            &mut self.unsent,
+            &mut self.acked,
+            &mut self.refused,
+            &mut self.unconfirmed,
+            &mut self.received,
+            &mut self.duplicates,
+            &mut self.retained,
+            &mut self.unstamped,
+            &mut self.foreign,
+            &mut self.reordered,
+            &mut self.dropped,
+            &mut self.missing.lost,
+            &mut self.missing.unrecorded,
+            &mut self.missing.unheard,
+            &mut self.found.lost,
+            &mut self.found.unrecorded,
+            &mut self.found.unheard,
+        ]
+    }
+
+    fn histograms(&self) -> [&Histogram; 6] {
+        [&self.response, &self.transit, &self.publish_delay, &self.late, &self.ack, &self.complete]
+    }
+
+    fn histograms_mut(&mut self) -> [&mut Histogram; 6] {
+        [
+            &mut self.response,
+            &mut self.transit,
+            &mut self.publish_delay,
+            &mut self.late,
+            &mut self.ack,
+            &mut self.complete,
+        ]
+    }
+}
+
+impl RunTotals {
+    fn histograms(&self) -> [&Dense; 6] {
+        [&self.response, &self.transit, &self.publish_delay, &self.late, &self.ack, &self.complete]
+    }
+
+    fn histograms_mut(&mut self) -> [&mut Dense; 6] {
+        [
+            &mut self.response,
+            &mut self.transit,
+            &mut self.publish_delay,
+            &mut self.late,
+            &mut self.ack,
+            &mut self.complete,
+        ]
+    }
+
+    fn merge(&mut self, other: &RunTotals) {
+        for (histogram, more) in self.histograms_mut().into_iter().zip(other.histograms()) {
+            histogram.merge_dense(more);
+        }
+        self.domains.extend(&other.domains);
+        self.bound_ns = self.bound_ns.max(other.bound_ns);
+        self.unknown_epochs += other.unknown_epochs;
+    }
 }
