@@ -1,0 +1,192 @@
+//! How a claim is listened for: which connection, under which identity.
+//!
+//! In claim unit `topic` with few claims each response topic has a session of its own; its client id follows from run
+//! and topic alone, so that a successor resumes it and throws a zombie out. In claim unit `partition` the session is the
+//! partition's, for the same reason. A consumer of many single topics (the all-in-one) shares one session a partition
+//! among them; it is the daemon's own, because another consumer may hold other topics of that partition: it is removed
+//! when the topics are given back, and a successor starts without it.
+
+use std::path::PathBuf;
+
+use isochrone_daemon::settings::{Ack, ClaimUnit, ConsumerSettings};
+use isochrone_model::{
+    id::{DaemonId, Partition, RunName},
+    payload::StampPlace,
+    row::Device,
+    template::Template,
+};
+use isochrone_transport::{ConnectionConfig, MqttVersion, SubscriberConfig, TlsConfig};
+
+/// Up to so many claims each has a session of its own.
+const OWN_SESSIONS: usize = 64;
+
+/// Deliveries a broker may have under way to us (MQTT 5): all it wants, the tool never throttles its target.
+const RECEIVE_MAXIMUM: u16 = u16::MAX;
+
+/// Which topics share a connection: those whose keys are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LinkKey {
+    /// Where to.
+    pub url: String,
+    /// The client id.
+    pub client_id: String,
+    qos: u8,
+    version: String,
+}
+
+/// What a connection is opened with.
+#[derive(Clone, Debug)]
+pub struct LinkPlan {
+    /// Tells connections apart.
+    pub key: LinkKey,
+    /// For the transport.
+    pub config: SubscriberConfig,
+    /// The broker keeps the session, and whoever takes the topics next finds it.
+    pub resumable: bool,
+}
+
+/// How sessions are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// One a response topic.
+    Topic,
+    /// One a partition, found by whoever holds the partition.
+    Partition,
+    /// One a partition, of this daemon alone.
+    Daemon(DaemonId),
+}
+
+impl Sharing {
+    /// How a consumer shares sessions in a run.
+    pub fn new(unit: ClaimUnit, claims: Option<usize>, daemon: DaemonId) -> Sharing {
+        match unit {
+            ClaimUnit::Partition => Sharing::Partition,
+            ClaimUnit::Topic if claims.is_some_and(|claims| claims <= OWN_SESSIONS) => Sharing::Topic,
+            ClaimUnit::Topic => Sharing::Daemon(daemon),
+        }
+    }
+}
+
+/// The client id of a consuming session: `isc-<run>-` and a hash of the response topic, or the partition, before it the
+/// daemon whose own it is, and what else keeps topics of one partition apart. `isochrone purge` finds the sessions of a
+/// crashed run by it.
+pub fn client_id(run: &RunName, sharing: Sharing, partition: Partition, device: &Device) -> String {
+    let Device { qos, mqtt_version, .. } = device;
+    let version = if mqtt_version == "5" { 5 } else { 3 };
+    match sharing {
+        Sharing::Topic => format!("isc-{run}-{:016x}", hash(device.response_topic.as_str().as_bytes())),
+        Sharing::Partition => format!("isc-{run}-p{partition}-v{version}q{qos}"),
+        Sharing::Daemon(daemon) => format!("isc-{run}-{daemon}-p{partition}-v{version}q{qos}"),
+    }
+}
+
+/// How to listen for a response topic that `device` is the first to share.
+pub fn plan(
+    settings: &ConsumerSettings,
+    run: &RunName,
+    sharing: Sharing,
+    partition: Partition,
+    device: &Device,
+) -> LinkPlan {
+    let names = Names::new(run, device);
+    let url = settings.consumer_broker.clone().unwrap_or_else(|| device.url.clone());
+    let (sharing, client_id) = match &settings.consumer_client_id {
+        // An id of the user's own making may name the topic: then each topic needs a connection.
+        Some(template) => (Sharing::Topic, names.render(template)),
+        None => (sharing, client_id(run, sharing, partition, device)),
+    };
+    let persistent = device.qos > 0 && !settings.session_expiry.is_zero();
+    let username = settings.consumer_username.as_ref().or(settings.username.as_ref());
+    let password = settings.consumer_password.as_ref().or(settings.password.as_ref());
+    let connection = ConnectionConfig {
+        client_id: client_id.clone(),
+        username: username.map(|template| names.render(template)),
+        password: password.map(|secret| names.render_text(secret.reveal())),
+        tls: TlsConfig {
+            ca: settings.tls_ca.clone(),
+            cert: settings
+                .tls_cert
+                .as_ref()
+                .map(|template| PathBuf::from(names.render(template))),
+            key: settings
+                .tls_key
+                .as_ref()
+                .map(|template| PathBuf::from(names.render(template))),
+            server_name: settings.tls_server_name.as_ref().map(|template| names.render(template)),
+            alpn: settings.tls_alpn.clone(),
+            insecure: settings.tls_insecure,
+        },
+        version: if device.mqtt_version == "5" {
+            MqttVersion::V5
+        } else {
+            MqttVersion::V311
+        },
+        keep_alive: settings.keep_alive,
+        session_expiry: if persistent {
+            settings.session_expiry
+        } else {
+            std::time::Duration::ZERO
+        },
+        clear_session: false,
+        reconnect: settings.reconnect,
+        receive_maximum: RECEIVE_MAXIMUM,
+        stamp: if device.mqtt_version == "5" {
+            StampPlace::Property
+        } else {
+            StampPlace::Text
+        },
+    };
+    LinkPlan {
+        key: LinkKey {
+            url,
+            client_id,
+            qos: device.qos,
+            version: device.mqtt_version.clone(),
+        },
+        config: SubscriberConfig {
+            connection,
+            qos: device.qos,
+            acknowledge_at_once: settings.ack == Ack::Received,
+        },
+        resumable: persistent && !matches!(sharing, Sharing::Daemon(_)),
+    }
+}
+
+/// What identity templates may name.
+struct Names<'a> {
+    values: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Names<'a> {
+    fn new(run: &'a RunName, device: &'a Device) -> Names<'a> {
+        // The registry knows devices by name only; the default name is made of producer and number.
+        let (producer, n) = device.device.rsplit_once('-').unwrap_or(("", &device.device));
+        Names {
+            values: vec![
+                ("run", run.as_str()),
+                ("device", &device.device),
+                ("topic", device.response_topic.as_str()),
+                ("producer", producer),
+                ("n", n),
+            ],
+        }
+    }
+
+    fn render(&self, template: &Template) -> String {
+        template.render(&self.values)
+    }
+
+    /// A secret is kept as text; it was checked when the settings were read.
+    fn render_text(&self, text: &str) -> String {
+        let allowed: Vec<&str> = self.values.iter().map(|(name, _)| *name).collect();
+        match Template::parse(text, &allowed) {
+            Ok(template) => self.render(&template),
+            Err(_) => text.to_owned(),
+        }
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv)
+}

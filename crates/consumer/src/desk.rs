@@ -1,0 +1,275 @@
+//! What everything on one worker thread shares: clock, store, bounds, and the watch over its own absences.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::Future,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use isochrone_daemon::settings::ConsumerSettings;
+use isochrone_model::{
+    id::{DaemonId, Domain, Partition, RunName},
+    time::{Clock, Monotonic},
+};
+use isochrone_store::{Error, Store};
+use isochrone_transport::{Disconnected, Transport, Worker};
+use tokio::{runtime::Handle, sync::Notify};
+
+use crate::{
+    absence::{Absences, WokenAt},
+    buffer::Ration,
+    metrics::Counters,
+    tender::Tender,
+};
+
+/// The watched timer's period while messages flow: what a stop must last to be seen for sure.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The same while claims are held and nothing flows.
+const SLOW_TICK: Duration = Duration::from_millis(50);
+
+/// Messages flow when one came within this time, in nanoseconds.
+const FLOWING_NS: i64 = 2_000_000_000;
+
+/// What a worker thread is given.
+pub struct Equipment {
+    /// This daemon's life.
+    pub daemon: DaemonId,
+    /// The host's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Its domain.
+    pub domain: Domain,
+    /// The store, called on the daemon's runtime.
+    pub store: Arc<dyn Store>,
+    /// The daemon's runtime.
+    pub runtime: Handle,
+    /// Settings of a consumer.
+    pub settings: Arc<ConsumerSettings>,
+    /// Samples this worker may hold.
+    pub buffer: usize,
+    /// ISOCHRONE_LEASE.
+    pub lease: Duration,
+    /// ISOCHRONE_DRAIN.
+    pub drain: Duration,
+    /// ISOCHRONE_VALID_LATE.
+    pub valid_late: Duration,
+    /// Used instead of opening the devices' URL.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// The daemon's own metrics.
+    pub counters: Counters,
+    /// Stops the daemon with a failure.
+    pub fail: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+/// One worker thread's surroundings.
+pub struct Desk {
+    /// What it was given.
+    pub equipment: Equipment,
+    /// The host's clock.
+    pub clock: Arc<dyn Clock>,
+    /// When the thread was away.
+    pub absences: RefCell<Absences>,
+    /// When the thread last came back from waiting.
+    pub woken: WokenAt,
+    /// The bound on samples.
+    pub ration: RefCell<Ration>,
+    /// When the newest message came.
+    pub last_message: Cell<Monotonic>,
+    /// What connections borrow.
+    pub lent: Worker,
+    /// Who tends which partition.
+    pub tenders: RefCell<HashMap<(RunName, Partition), Rc<Tender>>>,
+    transports: RefCell<HashMap<String, Arc<dyn Transport>>>,
+    held_back: Cell<bool>,
+    store_away: Cell<bool>,
+    reported_lost: RefCell<HashMap<(String, &'static str), Monotonic>>,
+    been_away: Notify,
+    watched: Notify,
+}
+
+impl Desk {
+    /// An empty desk.
+    pub fn new(equipment: Equipment, woken: WokenAt) -> Desk {
+        let clock = equipment.clock.clone();
+        let now = clock.monotonic();
+        Desk {
+            absences: RefCell::new(Absences::new(equipment.valid_late.as_nanos() as u64, now)),
+            ration: RefCell::new(Ration::new(equipment.buffer)),
+            last_message: Cell::new(Monotonic(0)),
+            lent: Worker {
+                clock: clock.clone(),
+                domain: equipment.domain,
+                read_buffer: Rc::default(),
+            },
+            tenders: RefCell::default(),
+            transports: RefCell::default(),
+            held_back: Cell::new(false),
+            store_away: Cell::new(false),
+            reported_lost: RefCell::default(),
+            been_away: Notify::new(),
+            watched: Notify::new(),
+            woken,
+            clock,
+            equipment,
+        }
+    }
+
+    /// Notes that the thread does something. True when its sockets must not be read: it was away for so long that its
+    /// claims have to be found valid first.
+    pub fn turn(&self, now: Monotonic) -> bool {
+        if self.held_back.get() {
+            return true;
+        }
+        let away_ns = self.absences.borrow_mut().turn(now);
+        if u128::from(away_ns) > self.equipment.lease.as_nanos() / 3 {
+            self.held_back.set(true);
+            self.been_away.notify_one();
+            return true;
+        }
+        false
+    }
+
+    /// Calls the store on the daemon's runtime.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.equipment.runtime.spawn(call).await {
+            Ok(answer) => answer,
+            Err(ended) => Err(Error::Away {
+                address: "the daemon's own runtime".to_owned(),
+                cause: ended.to_string(),
+            }),
+        }
+    }
+
+    /// The transport for a URL, opened once.
+    pub fn transport(&self, url: &str) -> Result<Arc<dyn Transport>, isochrone_transport::Error> {
+        if let Some(given) = &self.equipment.transport {
+            return Ok(given.clone());
+        }
+        if let Some(open) = self.transports.borrow().get(url) {
+            return Ok(open.clone());
+        }
+        let opened = isochrone_transport::open(url)?;
+        self.transports.borrow_mut().insert(url.to_owned(), opened.clone());
+        Ok(opened)
+    }
+
+    /// Drops the oldest samples of the whole worker until so many are gone.
+    pub fn drop_oldest(&self, excess: usize) {
+        let tenders: Vec<Rc<Tender>> = self.tenders.borrow().values().cloned().collect();
+        let mut dropped = 0;
+        while dropped < excess {
+            let oldest = tenders.iter().filter_map(|tender| tender.slice.borrow().oldest()).min();
+            let Some(second) = oldest else { break };
+            let before = dropped;
+            for tender in &tenders {
+                if dropped < excess {
+                    dropped += tender.slice.borrow_mut().drop_oldest(second, excess - dropped);
+                }
+            }
+            if dropped == before {
+                break;
+            }
+        }
+        let mut ration = self.ration.borrow_mut();
+        ration.held = ration.held.saturating_sub(dropped);
+        if ration.dropped == 0 && dropped > 0 {
+            tracing::warn!(
+                limit = self.equipment.buffer,
+                "ISOCHRONE_BUFFER is full: dropping the oldest samples"
+            );
+        }
+        ration.dropped += dropped as u64;
+        self.equipment.counters.dropped.inc_by(dropped as u64);
+    }
+
+    /// One line when the store goes away.
+    pub fn store_is_away(&self, problem: &Error) {
+        if !self.store_away.replace(true) {
+            tracing::warn!("failed to {problem}; buffering until the store is back");
+        }
+    }
+
+    /// One line when it is back.
+    pub fn store_is_back(&self) {
+        if self.store_away.replace(false) {
+            tracing::info!("the store is back");
+        }
+    }
+
+    /// One line about a lost connection, once every ten seconds for each reason.
+    pub fn tell_lost(&self, url: &str, lost: &Disconnected) {
+        let now = self.clock.monotonic();
+        let mut reported = self.reported_lost.borrow_mut();
+        let key = (url.to_owned(), lost.reason);
+        if reported
+            .get(&key)
+            .is_some_and(|last| now.since_ns(*last) < 10_000_000_000)
+        {
+            return;
+        }
+        reported.insert(key, now);
+        if lost.needs_setting {
+            tracing::error!(reason = lost.reason, "failed to listen: {}", lost.detail);
+        } else {
+            tracing::warn!(reason = lost.reason, "lost a connection that listens: {}", lost.detail);
+        }
+    }
+
+    /// Claims came or went: the watched timer may have to start.
+    pub fn claims_changed(&self) {
+        self.watched.notify_one();
+    }
+
+    /// Keeps the timer whose lateness shows that the thread was away; waits without one while nothing is held.
+    pub async fn tick(self: Rc<Desk>) {
+        loop {
+            let held = self
+                .tenders
+                .borrow()
+                .values()
+                .any(|tender| !tender.slice.borrow().is_empty());
+            if !held {
+                self.absences.borrow_mut().expect_tick(None, 0);
+                self.watched.notified().await;
+                continue;
+            }
+            let now = self.clock.monotonic();
+            let flowing = now.since_ns(self.last_message.get()) < FLOWING_NS;
+            let period = if flowing { TICK } else { SLOW_TICK };
+            let period_ns = period.as_nanos() as u64;
+            self.absences
+                .borrow_mut()
+                .expect_tick(Some(now + period_ns), TICK.as_nanos() as u64);
+            tokio::time::sleep(period).await;
+            self.turn(self.clock.monotonic());
+        }
+    }
+
+    /// After a long absence: has every lease renewed, then lets the sockets be read again.
+    pub async fn recover(self: Rc<Desk>) {
+        loop {
+            self.been_away.notified().await;
+            let start = self.clock.monotonic();
+            let tenders: Vec<Rc<Tender>> = self.tenders.borrow().values().cloned().collect();
+            tracing::warn!("this consumer was away for over a third of its lease; renewing before it reads on");
+            let mut renewed: Vec<RunName> = Vec::new();
+            for tender in &tenders {
+                if !renewed.contains(&tender.hold.run) {
+                    renewed.push(tender.hold.run.clone());
+                    tender.renew(&self).await;
+                }
+            }
+            self.absences.borrow_mut().note((start, self.clock.monotonic()));
+            self.held_back.set(false);
+            for tender in &tenders {
+                tender.wake_links();
+            }
+        }
+    }
+}

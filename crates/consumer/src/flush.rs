@@ -1,0 +1,137 @@
+//! From what is pending to one atomic write: all open seconds of a partition, and the state as of their end.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use isochrone_model::{
+    entry::{ReceiptHead, ReceiptPart},
+    id::{Token, Topic},
+    time::{Offset, Reference, Second},
+};
+use isochrone_store::types::{EntryKind, NewEntry, NewPart, ReceiptFlush, TopicSave};
+use isochrone_transport::DeliveryId;
+
+use crate::{
+    absence::Absences,
+    slice::{Facts, Slice},
+};
+
+/// A flush, and what follows from its being stored.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// What the store gets; the same again until it answers.
+    pub flush: Arc<ReceiptFlush>,
+    /// How many samples it holds.
+    pub samples: usize,
+    /// By connection: everything up to here may be acknowledged once it is stored.
+    pub covers: Vec<(usize, DeliveryId)>,
+}
+
+impl Slice {
+    /// Takes everything pending, with each touched topic's state as of now; `None` when nothing changed.
+    ///
+    /// State and samples are taken at one instant, so a successor that loads the state awaits exactly what no entry holds.
+    pub fn flush(&mut self, now: Reference, offset: Offset, absences: &Absences) -> Option<Batch> {
+        self.watch_era(offset, now);
+        if self.touched.is_empty() {
+            return None;
+        }
+        let mut seconds: BTreeMap<Second, Vec<NewPart>> = BTreeMap::new();
+        let mut states = Vec::with_capacity(self.touched.len());
+        let mut samples = 0;
+        for index in std::mem::take(&mut self.touched) {
+            let Some(claim) = self.claims.get_mut(index).and_then(Option::as_mut) else {
+                continue;
+            };
+            claim.touched = false;
+            let mut here = 0;
+            let mut parts = claim.pending.take();
+            if parts.is_empty() {
+                parts.push_back((now.second(), ReceiptPart::default()));
+            }
+            for (second, part) in parts {
+                here += part.samples.len();
+                let part_of = new_part(&claim.topic, claim.token, &part);
+                seconds.entry(second).or_default().push(part_of);
+                claim.pending.reuse(part.samples);
+            }
+            states.push(TopicSave {
+                topic: claim.topic.clone(),
+                token: claim.token,
+                total_before: claim.total - here as u64,
+                state: claim.book.save().into(),
+            });
+            samples += here;
+        }
+        let entries = seconds.into_iter().map(|(second, parts)| NewEntry {
+            kind: EntryKind::Receipt,
+            second,
+            head: self.head(second, offset, absences),
+            parts,
+        });
+        let entries = entries.collect();
+        self.facts.clear();
+        self.fresh = 0;
+        self.batch += 1;
+        Some(Batch {
+            flush: Arc::new(ReceiptFlush {
+                batch: self.batch,
+                entries,
+                states,
+            }),
+            samples,
+            covers: self.covers(),
+        })
+    }
+
+    fn head(&self, second: Second, offset: Offset, absences: &Absences) -> Bytes {
+        let known = self.facts.iter().find(|(other, _)| *other == second);
+        let facts = known.map_or(Facts::default(), |(_, facts)| *facts);
+        let end = Second(second.0 + 1).start();
+        let head = ReceiptHead {
+            daemon: self.daemon,
+            domain: self.domain,
+            bound_ns: facts.bound_ns,
+            era_changed: facts.era_changed,
+            ack_limited: facts.ack_limited,
+            absences: absences.within(second.start(), end, offset),
+        };
+        head.encode().into()
+    }
+
+    /// What this flush covers, connection by connection: all that was delivered, but nothing that still waits for the
+    /// registry nor what came after it.
+    fn covers(&self) -> Vec<(usize, DeliveryId)> {
+        let links = self.links.iter().enumerate();
+        let open = links.filter(|(_, facts)| facts.waits_for_store && facts.delivered > facts.acknowledged);
+        open.map(|(link, facts)| {
+            let waiting = self.waiting.iter().filter(|waiting| waiting.link == link);
+            let first = waiting.map(|waiting| DeliveryId(waiting.delivery.0 - 1)).min();
+            (link, first.map_or(facts.delivered, |first| first.min(facts.delivered)))
+        })
+        .collect()
+    }
+
+    /// A flush was stored: answers which deliveries of which connections may be acknowledged.
+    pub fn stored(&mut self, covers: &[(usize, DeliveryId)]) -> Vec<(usize, DeliveryId)> {
+        let mut due = Vec::new();
+        for (link, up_to) in covers {
+            if let Some(facts) = self.links.get_mut(*link)
+                && *up_to > facts.acknowledged
+            {
+                facts.acknowledged = *up_to;
+                due.push((*link, *up_to));
+            }
+        }
+        due
+    }
+}
+
+fn new_part(topic: &Topic, token: Token, part: &ReceiptPart) -> NewPart {
+    NewPart {
+        key: topic.to_string(),
+        token,
+        samples: part.samples.len() as u64,
+        body: part.encode().into(),
+    }
+}

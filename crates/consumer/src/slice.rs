@@ -1,0 +1,398 @@
+//! What a worker knows of one partition of one run: its claims, what they received, and what no flush holds yet.
+//!
+//! No I/O and no clock: the connections put messages in (`receive`), the tender takes flushes out (`flush`) and puts
+//! the registry's answers in (`settle`).
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use isochrone_model::{
+    entry::ReceiptPart,
+    id::{DaemonId, Domain, Epoch, Partition, RunName, Token, Topic},
+    stamp::Stamp,
+    time::{Monotonic, Offset, Reference, Second},
+    tracker::{Adoption, Book},
+};
+use isochrone_store::types::{Claimed, Left};
+use isochrone_transport::DeliveryId;
+
+use crate::buffer::{Pending, Ration};
+
+/// One partition of one run, on the worker that holds claims there.
+pub struct Slice {
+    /// The run.
+    pub run: RunName,
+    /// The partition.
+    pub partition: Partition,
+    /// Written into every entry.
+    pub daemon: DaemonId,
+    /// The worker's clock domain.
+    pub domain: Domain,
+    /// Samples since the last flush.
+    pub fresh: usize,
+    /// First copies, further copies and so on since they were last collected, for the daemon's metrics.
+    pub tally: Tally,
+    pub(crate) claims: Vec<Option<Claim>>,
+    pub(crate) by_topic: HashMap<Arc<str>, usize, BuildHasherDefault<Fnv>>,
+    pub(crate) touched: Vec<usize>,
+    pub(crate) facts: VecDeque<(Second, Facts)>,
+    pub(crate) waiting: VecDeque<Waiting>,
+    pub(crate) strangers: HashSet<Epoch>,
+    pub(crate) links: Vec<LinkFacts>,
+    pub(crate) batch: u64,
+    pub(crate) era: Option<u32>,
+}
+
+/// One response topic held.
+pub struct Claim {
+    /// The response topic.
+    pub topic: Topic,
+    /// Fences what is written of it.
+    pub token: Token,
+    /// All that is known of it.
+    pub book: Book,
+    /// First copies so far in this topic's life.
+    pub total: u64,
+    /// The connection it is heard on.
+    pub link: usize,
+    /// Where it stands.
+    pub stage: Stage,
+    /// When it was taken.
+    pub taken_at: Monotonic,
+    /// Devices that share it, as far as known.
+    pub devices: usize,
+    pub(crate) pending: Pending,
+    pub(crate) touched: bool,
+    pub(crate) takeover: Option<Takeover>,
+    pub(crate) subscribed_before: bool,
+}
+
+/// How far a claim has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The broker has not confirmed the subscription.
+    Subscribing,
+    /// It has; the store has not been told.
+    Subscribed,
+    /// The producer may send.
+    Ready,
+    /// Settled or given back: what is left is the last flush.
+    Leaving,
+}
+
+/// The time nobody listened between two holders.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Takeover {
+    pub from: Reference,
+    pub until: Option<Reference>,
+}
+
+/// What holds for all topics of one second of receipt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts {
+    pub bound_ns: u64,
+    pub era_changed: bool,
+    pub ack_limited: bool,
+}
+
+/// A message whose epoch the registry is being asked about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub claim: usize,
+    pub token: Token,
+    pub stamp: Stamp,
+    pub received: Received,
+    pub link: usize,
+    pub delivery: DeliveryId,
+}
+
+/// When a message had been read, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// On the worker's monotonic clock.
+    pub monotonic: Monotonic,
+    /// On the reference clock.
+    pub reference: Reference,
+    /// Half-width of what the reference clock is known to, in nanoseconds.
+    pub bound_ns: u64,
+    /// Our own part in its delay.
+    pub delay: isochrone_model::entry::ConsumerDelay,
+}
+
+/// What a slice remembers of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LinkFacts {
+    pub session_present: bool,
+    pub delivered: DeliveryId,
+    pub acknowledged: DeliveryId,
+    pub waits_for_store: bool,
+    pub resumable: bool,
+}
+
+/// Counts for the daemon's own metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// First copies.
+    pub unique: u64,
+    /// Further copies.
+    pub duplicates: u64,
+    /// Retained messages.
+    pub retained: u64,
+    /// Without a stamp or with a broken one.
+    pub unstamped: u64,
+    /// Of an epoch that does not belong where it arrived.
+    pub foreign: u64,
+    /// On a topic that is not held (any more).
+    pub stray: u64,
+}
+
+impl Slice {
+    /// Nothing held yet.
+    pub fn new(run: RunName, partition: Partition, daemon: DaemonId, domain: Domain) -> Slice {
+        Slice {
+            run,
+            partition,
+            daemon,
+            domain,
+            fresh: 0,
+            tally: Tally::default(),
+            claims: Vec::new(),
+            by_topic: HashMap::default(),
+            touched: Vec::new(),
+            facts: VecDeque::new(),
+            waiting: VecDeque::new(),
+            strangers: HashSet::new(),
+            links: Vec::new(),
+            batch: 0,
+            era: None,
+        }
+    }
+
+    /// Takes a claim in, heard on connection `link`; false when its topic is held already (the newer token counts).
+    pub fn add(&mut self, claimed: &Claimed, link: usize, now: (Monotonic, Reference)) -> bool {
+        if let Some(held) = self.find(claimed.topic.as_str()) {
+            if let Some(claim) = self.claim_mut(held) {
+                claim.token = claimed.token;
+                claim.taken_at = now.0;
+            }
+            return false;
+        }
+        let claim = Claim::new(claimed, link, now);
+        let free = self.claims.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.claims.len());
+        if free.is_none() {
+            self.claims.push(None);
+        }
+        self.claims[index] = Some(claim);
+        self.by_topic.insert(claimed.topic.0.clone(), index);
+        true
+    }
+
+    /// Forgets a claim and everything pending of it.
+    pub fn remove(&mut self, topic: &Topic, ration: &mut Ration) -> Option<Claim> {
+        let index = self.by_topic.remove(&topic.0)?;
+        let claim = self.claims.get_mut(index)?.take()?;
+        self.touched.retain(|touched| *touched != index);
+        self.waiting.retain(|waiting| waiting.claim != index);
+        ration.held = ration.held.saturating_sub(claim.pending.samples());
+        Some(claim)
+    }
+
+    /// Which claim a topic is.
+    pub fn find(&self, topic: &str) -> Option<usize> {
+        self.by_topic.get(topic).copied()
+    }
+
+    /// A claim by its index.
+    pub fn claim_mut(&mut self, index: usize) -> Option<&mut Claim> {
+        self.claims.get_mut(index)?.as_mut()
+    }
+
+    /// All claims.
+    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.claims.iter().flatten()
+    }
+
+    /// All claims, with their indices.
+    pub(crate) fn indices(&self) -> impl Iterator<Item = (usize, &Claim)> {
+        let claims = self.claims.iter().enumerate();
+        claims.filter_map(|(index, claim)| claim.as_ref().map(|claim| (index, claim)))
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.by_topic.is_empty()
+    }
+
+    /// How many topics are held.
+    pub fn len(&self) -> usize {
+        self.by_topic.len()
+    }
+
+    /// Something of this claim changed: it is in the next flush.
+    pub(crate) fn touch(&mut self, index: usize) {
+        if let Some(claim) = self.claims.get_mut(index).and_then(Option::as_mut)
+            && !claim.touched
+        {
+            claim.touched = true;
+            self.touched.push(index);
+        }
+    }
+
+    /// The part of a claim for a second; the claim is in the next flush.
+    pub(crate) fn part(&mut self, index: usize, second: Second) -> Option<&mut ReceiptPart> {
+        self.touch(index);
+        Some(self.claims.get_mut(index)?.as_mut()?.pending.at(second))
+    }
+
+    /// What holds for a second of receipt.
+    pub(crate) fn facts_of(&mut self, second: Second) -> &mut Facts {
+        let place = match self.facts.back() {
+            Some((newest, _)) if *newest == second => self.facts.len() - 1,
+            _ => {
+                let place = self.facts.partition_point(|(other, _)| *other < second);
+                if self.facts.get(place).is_none_or(|(other, _)| *other != second) {
+                    self.facts.insert(place, (second, Facts::default()));
+                }
+                place
+            }
+        };
+        &mut self.facts[place].1
+    }
+
+    /// A jump of the reference clock spoils the second it is seen in.
+    pub(crate) fn watch_era(&mut self, offset: Offset, now: Reference) {
+        if self.era.replace(offset.era).is_some_and(|era| era != offset.era) {
+            self.facts_of(now.second()).era_changed = true;
+        }
+    }
+
+    /// The oldest second with samples that no flush holds.
+    pub fn oldest(&self) -> Option<Second> {
+        self.touched
+            .iter()
+            .filter_map(|index| self.claims.get(*index)?.as_ref()?.pending.oldest())
+            .min()
+    }
+
+    /// Drops up to `count` samples of `second`; answers how many.
+    pub fn drop_oldest(&mut self, second: Second, count: usize) -> usize {
+        let mut dropped = 0;
+        for index in &self.touched {
+            if dropped >= count {
+                break;
+            }
+            if let Some(claim) = self.claims.get_mut(*index).and_then(Option::as_mut) {
+                dropped += claim.pending.drop_oldest(second, count - dropped);
+            }
+        }
+        self.fresh = self.fresh.saturating_sub(dropped);
+        dropped
+    }
+
+    /// Room for one more connection's facts; answers its number.
+    pub fn open_link(&mut self, link: usize, waits_for_store: bool, resumable: bool) {
+        if self.links.len() <= link {
+            self.links.resize(link + 1, LinkFacts::default());
+        }
+        self.links[link] = LinkFacts {
+            waits_for_store,
+            resumable,
+            ..LinkFacts::default()
+        };
+    }
+
+    /// Whether the session of a connection outlives it, for whoever listens next.
+    pub fn resumable(&self, link: usize) -> bool {
+        self.links.get(link).is_some_and(|facts| facts.resumable)
+    }
+
+    /// Whether deliveries wait for the store to be acknowledged.
+    pub fn unacknowledged(&self) -> bool {
+        let mut links = self.links.iter();
+        links.any(|link| link.waits_for_store && link.delivered > link.acknowledged)
+    }
+}
+
+impl Claim {
+    fn new(claimed: &Claimed, link: usize, now: (Monotonic, Reference)) -> Claim {
+        let loaded = claimed.state.as_deref().map(Book::load).transpose();
+        let mut book = match loaded {
+            Ok(book) => book.unwrap_or_default(),
+            Err(problem) => {
+                tracing::error!(topic = %claimed.topic, "failed to read what the last holder saved: {problem}; counting anew");
+                Book::new()
+            }
+        };
+        let last_saved = claimed.state.as_ref().map_or(Reference(0), |_| book.row().saved_at);
+        book.adopt(match claimed.left {
+            Left::Never => Adoption::Fresh,
+            Left::GivenBack { session } => Adoption::GivenBack { session },
+            Left::Died => Adoption::Died { last_saved },
+        });
+        for device in &claimed.devices {
+            book.know(device.device.epoch);
+            book.last_word(device.device.epoch, &device.row, now.1);
+        }
+        let takeover = match claimed.left {
+            Left::Never => None,
+            Left::GivenBack { .. } => Some(claimed.left_at),
+            Left::Died => Some(last_saved),
+        };
+        Claim {
+            topic: claimed.topic.clone(),
+            token: claimed.token,
+            book,
+            total: claimed.stored + claimed.dropped,
+            link,
+            stage: Stage::Subscribing,
+            taken_at: now.0,
+            devices: claimed.devices.len(),
+            pending: Pending::default(),
+            touched: false,
+            takeover: takeover.map(|from| Takeover { from, until: None }),
+            subscribed_before: false,
+        }
+    }
+}
+
+impl Takeover {
+    /// How long nobody listened, when a message sent at `sent` and received at `received` was under way in it.
+    pub fn absence_ns(self, sent: Reference, received: Reference) -> u64 {
+        let until = self.until.unwrap_or(received);
+        if sent < until && received > self.from {
+            until.since_ns(self.from).max(0) as u64
+        } else {
+            0
+        }
+    }
+}
+
+/// How long a claim must be held before a renewal's list counts against it: a renewal under way when it was taken
+/// does not know it.
+pub const RENEWAL_BLIND: Duration = Duration::from_millis(1_500);
+
+/// FNV-1a: topics are short, and nobody who could flood a broker with topics can choose what we claim.
+#[derive(Default)]
+pub(crate) struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut hash = self.0 ^ 0xcbf2_9ce4_8422_2325;
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 29;
+        }
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
