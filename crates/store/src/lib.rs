@@ -12,7 +12,6 @@ pub mod partition;
 pub mod redis;
 pub mod run;
 pub mod types;
-mod unbuilt;
 
 pub use contract::{Ledgers, ReferenceClock, Registry, Samples, Store};
 pub use error::{Error, Fate};

@@ -1,0 +1,2 @@
+-- ARGV: daemon.
+release(ARGV[4])

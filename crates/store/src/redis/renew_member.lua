@@ -1,0 +1,8 @@
+-- ARGV: daemon. Answers 1 when its row stood and was renewed.
+local role, ordinal, counter, standing =
+  string.match(call('HGET', at('roster'), ARGV[4]) or '', '^(%a+) (%d+) (%d+) (%a+)$')
+if standing ~= 'standing' then return 0 end
+counter = text(following(tonumber(counter)))
+call('HSET', at('roster'), ARGV[4], role .. ' ' .. ordinal .. ' ' .. counter .. ' standing')
+touch('run', 'roster')
+return 1

@@ -1,0 +1,2 @@
+-- ARGV: bytes.
+call('SET', at('limit'), ARGV[4], 'PX', ARGV[1])
