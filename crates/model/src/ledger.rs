@@ -44,8 +44,8 @@ pub struct EpochRow {
     pub unrecorded: u64,
     /// Given up as unheard.
     pub unheard: u64,
-    /// Missing and not given up.
-    pub in_flight: i128,
+    /// Missing and not given up: the one difference, never below zero, and zero once the run is closed.
+    pub in_flight: u64,
     /// QoS > 0: the broker answers.
     pub answered: bool,
     /// Made up after the producer vanished.
@@ -101,6 +101,60 @@ pub struct Ledger {
     pub epochs: BTreeMap<(Topic, Epoch), EpochRow>,
     /// By response topic.
     pub topics: BTreeMap<Topic, TopicRow>,
-    /// The run is closed: nothing may be in flight, queued or buffered.
-    pub closed: bool,
+}
+
+impl Ledger {
+    /// The equations that do not hold, where they apply: the broker's answers at QoS > 0 only, and not what was made
+    /// up after a producer vanished.
+    pub fn check(&self) -> Vec<Inequality> {
+        let mut unequal = Unequal::default();
+        for ((topic, epoch), row) in &self.epochs {
+            row.check(&format!("{topic} ({epoch})"), &mut unequal);
+        }
+        for (topic, row) in &self.topics {
+            row.check(topic.as_str(), &mut unequal);
+        }
+        unequal.0
+    }
+}
+
+#[derive(Default)]
+struct Unequal(Vec<Inequality>);
+
+impl Unequal {
+    fn check<const N: usize>(&mut self, equation: &'static str, topic: &str, left: u64, right: [u64; N]) {
+        let (left, right) = (i128::from(left), right.into_iter().map(i128::from).sum());
+        if left != right {
+            self.0.push(Inequality { equation, topic: topic.to_owned(), left, right });
+        }
+    }
+}
+
+impl EpochRow {
+    fn check(&self, topic: &str, unequal: &mut Unequal) {
+        if !self.rebuilt {
+            let right = [self.sent, self.unsent, self.queued];
+            unequal.check("scheduled = sent + unsent + queued", topic, self.scheduled, right);
+        }
+        if self.answered && !self.rebuilt {
+            let right = [self.acked, self.refused, self.unconfirmed];
+            unequal.check("sent = acked + refused + unconfirmed", topic, self.sent, right);
+        }
+        let right = [self.unique, self.lost, self.unrecorded, self.unheard, self.in_flight];
+        unequal.check("sent = unique + lost + unrecorded + unheard + in_flight", topic, self.sent, right);
+    }
+}
+
+impl TopicRow {
+    fn check(&self, topic: &str, unequal: &mut Unequal) {
+        let right = [self.unique, self.duplicate, self.retained, self.unstamped, self.foreign];
+        unequal.check("arrived = unique + duplicate + retained + unstamped + foreign", topic, self.arrived, right);
+        let right = [self.stored, self.dropped, self.buffered];
+        unequal.check("unique = stored + dropped + buffered", topic, self.unique, right);
+        for (sink, row) in &self.sinks {
+            let right = [row.exported, row.pending, row.thinned, row.set_aside, row.sink_dropped];
+            let equation = "stored = exported + pending + thinned + set_aside + sink_dropped";
+            unequal.check(equation, &format!("{topic} ({sink})"), self.stored, right);
+        }
+    }
 }

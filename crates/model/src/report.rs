@@ -1,5 +1,10 @@
 //! The result of a run as one object: made from plain facts, printed as JSON.
 
+mod accounts;
+mod build;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -9,6 +14,7 @@ use crate::{
     id::{Epoch, RunName, Topic},
     ledger::{Inequality, SinkRow},
     row::{Connects, Device, ReceiptRow, SendRow},
+    slo::Objective,
     window::Totals,
 };
 
@@ -31,6 +37,8 @@ pub struct RunFacts {
     pub totals: Totals,
     /// The coarsest resolution of the daemons' clocks, in nanoseconds.
     pub resolution_ns: u64,
+    /// What the run is held to.
+    pub objectives: Vec<Objective>,
     /// What happened in the course of the run.
     pub events: Vec<Event>,
     /// Whether to list every topic.
@@ -164,7 +172,7 @@ pub struct LedgerReport {
     pub lost: u64,
     pub unrecorded: u64,
     pub unheard: u64,
-    pub in_flight: i64,
+    pub in_flight: u64,
     pub arrived: u64,
     pub duplicate: u64,
     pub retained: u64,
@@ -183,9 +191,9 @@ pub struct LedgerReport {
     pub set_aside: BTreeMap<String, u64>,
     /// By sink.
     pub sink_dropped: BTreeMap<String, u64>,
-    /// Given-up ranges as far as they are remembered.
+    /// Given-up ranges as far as they are remembered, at most 10,000.
     pub lost_ranges: Vec<LostRange>,
-    /// Devices whose producer died without a last word.
+    /// Devices whose producer died without a last word: their rows are rebuilt.
     pub vanished: u64,
     /// Upper estimate of `sent` when devices vanished, else `sent`.
     pub sent_at_most: u64,
@@ -243,30 +251,15 @@ impl RunFacts {
             sinks: BTreeMap::new(),
             totals: Totals::new(),
             resolution_ns: 1,
+            objectives: Vec::new(),
             events: Vec::new(),
             per_topic: false,
         }
     }
-}
 
-impl Report {
-    /// Makes the report.
-    pub fn build(facts: &RunFacts) -> Report {
-        Report {
-            run: facts.run.to_string(),
-            state: facts.state.clone(),
-            duration_s: 0.0,
-            topics: facts.topics.len() as u64,
-            rate: RateReport::default(),
-            ledger: LedgerReport::default(),
-            latency_ns: LatencyReport::default(),
-            clock: ClockReport::default(),
-            seconds: BTreeMap::new(),
-            connects: Connects::default(),
-            events: facts.events.clone(),
-            slo: Vec::new(),
-            per_topic: None,
-        }
+    /// Nothing more will be written.
+    pub fn is_closed(&self) -> bool {
+        self.state == "closed"
     }
 }
 
@@ -275,9 +268,5 @@ pub fn exit_code(report: &Report) -> u8 {
     if report.ledger.balanced == Some(false) {
         return 3;
     }
-    if report.slo.iter().any(|objective| !objective.met) {
-        4
-    } else {
-        0
-    }
+    if report.slo.iter().any(|objective| !objective.met) { 4 } else { 0 }
 }
