@@ -1,28 +1,85 @@
 //! Cares for what dead daemons leave behind, and moves a run on.
+//!
+//! Every consumer and plotter (and `report --wait`) has one a run. All of them watch leases, for an observation counts
+//! only for who made it. Moving the run on is left to one: the living consumer or plotter with the lowest id.
+
+use std::{sync::Arc, time::Duration};
 
 use isochrone_model::id::RunName;
-use tokio::task::JoinHandle;
+use isochrone_store::{Error, types::RunRecord};
+use tokio::{task::JoinHandle, time::timeout};
 
 use crate::Context;
 
-/// The task that watches one run.
+mod closer;
+mod rebuild;
+mod watcher;
+
+use closer::Closer;
+use watcher::Watcher;
+
+/// A call unanswered for this long has failed.
+const ANSWER: Duration = Duration::from_millis(500);
+/// Snapshots of a large partition take longer.
+const LONG_ANSWER: Duration = Duration::from_secs(10);
+
+/// The tasks that watch one run. Dropped, they end.
 #[derive(Debug)]
 pub struct Warden {
     task: JoinHandle<()>,
 }
 
 impl Warden {
-    /// Starts watching; ends when the run is closed, when dropped, or when the daemon aborts.
+    /// Starts watching; ends when the run is closed or gone, when dropped, or when the daemon aborts.
     pub fn start(context: &Context, run: &RunName) -> Warden {
-        let _ = run;
-        Warden {
-            task: context.tasks.spawn_job("warden", async {}),
-        }
+        let (context, run) = (context.clone(), run.clone());
+        let tasks = context.tasks.clone();
+        let task = tasks.spawn_job("warden", async move {
+            let stop = context.stop.clone();
+            let Some(record) = known(&context, &run).await else {
+                return;
+            };
+            let context = Arc::new(context);
+            let mut watcher = Watcher::new(context.clone(), &record);
+            let mut closer = Closer::new(context, &record);
+            tokio::select! {
+                () = closer.run() => {}
+                () = watcher.run() => {}
+                () = stop.aborting() => {}
+            }
+        });
+        Warden { task }
+    }
+
+    /// The run is closed or gone (or the daemon aborts): there is nothing to watch any more.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
     }
 }
 
 impl Drop for Warden {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// The run's record, as soon as the store answers; `None` when there is no such run.
+async fn known(context: &Context, run: &RunName) -> Option<RunRecord> {
+    loop {
+        match answer(ANSWER, context.store.run(run)).await {
+            Ok(record) => return record,
+            Err(_) => tokio::time::sleep(context.common.lease / 6).await,
+        }
+    }
+}
+
+/// A call with a deadline.
+async fn answer<T>(within: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(within, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::Away {
+            address: "ISOCHRONE_REDIS_URL".to_owned(),
+            cause: format!("no answer within {within:?}"),
+        }),
     }
 }

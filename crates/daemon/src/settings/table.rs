@@ -254,7 +254,7 @@ settings! {
         retain: u64 = "512MiB", parse byte_size, valid "a size above zero such as 512MiB";
         /// Objectives the run must meet, checked in the report.
         slo: Vec<Objective> = "";
-        /// Topics with series of their own at `/metrics`; the rest shares `topic=\"other\"`.
+        /// Topics with series of their own at `/metrics`; the rest shares `topic="other"`.
         prometheus_topics: usize = "200", parse |text| within(text, 0..), valid "a whole number, 0 or more";
         /// Upper bounds of the latency buckets at `/metrics`, in seconds.
         prometheus_buckets: Vec<f64> = "0.0001,0.00025,0.0005,0.001,0.0025,0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10,30,60",

@@ -8,7 +8,7 @@ use isochrone_model::{
     quantity,
     rate::Rate,
     schedule::ScheduleKind,
-    slo::Objective,
+    slo::{self, Objective},
 };
 
 use super::types::{Ack, AtEnd, ClaimUnit, LogFormat, Secret, WaitForConsumer};
@@ -196,12 +196,10 @@ macro_rules! list {
 
 list!(String: "texts separated by commas", String::parse);
 list!(f64: "numbers separated by commas", f64::parse);
-list!(Objective: "objectives such as p99<50ms, max<1s, loss<0.01%", |text| text.parse().map_err(|error| format!("{error}")));
-
-impl Value for Objective {
-    const VALID: &'static str = "an objective such as p99<50ms";
+impl Value for Vec<Objective> {
+    const VALID: &'static str = "objectives such as p99<50ms, max(transit)<1s, loss<0.01%";
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|error| format!("{error}"))
+        slo::list(text)
     }
     fn show(&self) -> String {
         format!("{self:?}")

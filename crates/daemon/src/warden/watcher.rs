@@ -1,0 +1,115 @@
+//! Finds the dead: polls leases and roster, evicts and expels whose counters stood still.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use isochrone_model::{
+    id::{DaemonId, Partition, RunName},
+    time::{Clock, Monotonic},
+};
+use isochrone_store::{
+    Error,
+    lease::Observer,
+    types::{Member, RunRecord},
+};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{ANSWER, answer};
+use crate::Context;
+
+/// The roster is observed like one more partition.
+const ROSTER: Partition = Partition(0);
+
+pub struct Watcher {
+    context: Arc<Context>,
+    run: RunName,
+    partitions: Vec<Partition>,
+    leases: Observer,
+    members: Observer,
+    /// Told of once each; a run has only so many daemons die.
+    told: BTreeSet<DaemonId>,
+}
+
+impl Watcher {
+    pub fn new(context: Arc<Context>, record: &RunRecord) -> Watcher {
+        let lease = context.common.lease;
+        Watcher {
+            context,
+            run: record.run.clone(),
+            partitions: (0..record.pins.partitions).map(Partition).collect(),
+            leases: Observer::new(lease),
+            members: Observer::new(lease),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Polls four times a lease, for polls more than a third of one apart start the observation anew.
+    pub async fn run(&mut self) {
+        let mut ticks = interval(self.context.common.lease / 4);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let _: Instant = ticks.tick().await;
+            let (leases, members) = tokio::join!(self.ask_leases(), self.ask_members());
+            let now = self.context.clock.monotonic();
+            let dead = self.leases.see(now, leases.0, leases.1.ok().as_deref());
+            for (partition, daemon, counter) in dead {
+                self.evict(partition, daemon, counter).await;
+            }
+            let rows: Option<Vec<_>> = members.1.ok().map(|members| standing(&members));
+            let dead = self.members.see(now, members.0, rows.as_deref());
+            for (_, daemon, counter) in dead {
+                self.expel(daemon, counter).await;
+            }
+        }
+    }
+
+    async fn ask_leases(&self) -> (Monotonic, Result<Vec<(Partition, DaemonId, u64)>, Error>) {
+        let asked_at = self.context.clock.monotonic();
+        (
+            asked_at,
+            answer(ANSWER, self.context.store.leases(&self.run, &self.partitions)).await,
+        )
+    }
+
+    async fn ask_members(&self) -> (Monotonic, Result<Vec<Member>, Error>) {
+        let asked_at = self.context.clock.monotonic();
+        (asked_at, answer(ANSWER, self.context.store.roster(&self.run)).await)
+    }
+
+    async fn evict(&mut self, partition: Partition, daemon: DaemonId, counter: u64) {
+        // Our own row: the keeper will find out by itself whether others took it.
+        if daemon == self.context.daemon {
+            return;
+        }
+        // A lost answer is no matter: the row is seen again, or is gone.
+        if let Ok(true) = answer(ANSWER, self.context.store.evict(&self.run, partition, daemon, counter)).await {
+            self.tell(daemon, "is dead; what it held is free");
+            tracing::debug!(run = %self.run, %daemon, %partition, "evicted");
+        }
+    }
+
+    async fn expel(&mut self, daemon: DaemonId, counter: u64) {
+        if daemon == self.context.daemon {
+            return;
+        }
+        if let Ok(true) = answer(ANSWER, self.context.store.expel(&self.run, daemon, counter)).await {
+            self.tell(daemon, "is dead; it leaves the roster");
+        }
+    }
+
+    fn tell(&mut self, daemon: DaemonId, what: &str) {
+        if self.told.insert(daemon) {
+            tracing::warn!(run = %self.run, %daemon, "a daemon of this run {what}");
+        }
+    }
+}
+
+/// Members that neither ended nor vanished.
+fn standing(members: &[Member]) -> Vec<(Partition, DaemonId, u64)> {
+    let standing = members.iter().filter(|member| !member.ended && !member.vanished);
+    standing.map(|member| (ROSTER, member.daemon, member.counter)).collect()
+}
+
+/// How often a warden that does not lead looks whether it must.
+pub fn poll_every(lease: Duration) -> Duration {
+    (lease / 4).min(Duration::from_secs(5))
+}

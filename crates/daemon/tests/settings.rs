@@ -1,0 +1,495 @@
+//! Settings as a user meets them: names, values, files, problems, help and the reference page.
+
+use std::{collections::BTreeMap, ffi::OsString, fs, path::Path};
+
+use isochrone_daemon::settings::{
+    ConsumerSettings, Loaded, PlotterSettings, Problems, ProducerSettings, RoleSettings, Source, declarations, help,
+    load, load_all, reference, without_user,
+};
+use isochrone_store::types::Role;
+
+fn source(variables: &[(&str, &str)]) -> Source {
+    Source::from_variables(
+        variables
+            .iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value))),
+    )
+}
+
+fn producer(variables: &[(&str, &str)]) -> Result<Loaded<ProducerSettings>, Problems> {
+    load(&source(variables))
+}
+
+fn lines<S: RoleSettings>(variables: &[(&str, &str)]) -> Vec<String> {
+    match load::<S>(&source(variables)) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+/// With nothing set, each daemon has settings, and every default is valid.
+#[test]
+fn defaults_serve() {
+    assert!(load_all(&source(&[])).is_ok(), "{:?}", load_all(&source(&[])).err());
+    let producer = producer(&[]).unwrap();
+    assert_eq!(producer.settings.broker, "mqtt://localhost:1883");
+    assert_eq!(producer.common.redis_url, ["redis://localhost:6379"]);
+}
+
+/// A sentence per row: what is set, and the one line that comes of it (empty: it is accepted).
+#[test]
+fn each_setting_says_what_is_valid() {
+    let table: &[(&str, &[(&str, &str)], &str)] = &[
+        (
+            "a QoS beyond 2",
+            &[("ISOCHRONE_QOS", "3")],
+            "ISOCHRONE_QOS is \"3\": must be 0, 1 or 2",
+        ),
+        (
+            "a version of MQTT that is none",
+            &[("ISOCHRONE_MQTT_VERSION", "4")],
+            "ISOCHRONE_MQTT_VERSION is \"4\": must be 3.1.1 or 5",
+        ),
+        (
+            "a rate in words",
+            &[("ISOCHRONE_RATE", "fast")],
+            "ISOCHRONE_RATE is \"fast\": must be messages a second such as 1000, 0.5 or 1/30s, or max",
+        ),
+        ("a rate each 30 s", &[("ISOCHRONE_RATE", "1/30s")], ""),
+        ("flat out", &[("ISOCHRONE_RATE", "max")], ""),
+        (
+            "no devices",
+            &[("ISOCHRONE_DEVICES", "0")],
+            "ISOCHRONE_DEVICES is \"0\": must be a whole number from 1 to 1000000",
+        ),
+        (
+            "a duration without a unit",
+            &[("ISOCHRONE_DURATION", "10")],
+            "ISOCHRONE_DURATION is \"10\": must be a duration above zero such as 10m, or unlimited",
+        ),
+        ("an unlimited duration", &[("ISOCHRONE_DURATION", "unlimited")], ""),
+        (
+            "a lease too short to renew",
+            &[("ISOCHRONE_LEASE", "100ms")],
+            "ISOCHRONE_LEASE is \"100ms\": must be a duration from 1s to 1h",
+        ),
+        (
+            "a run name with a blank",
+            &[("ISOCHRONE_RUN", "my run")],
+            "ISOCHRONE_RUN is \"my run\": must be 1 to 128 of the characters A-Z a-z 0-9 . _ -",
+        ),
+        (
+            "a log level that is none",
+            &[("ISOCHRONE_LOG", "inof")],
+            "ISOCHRONE_LOG is \"inof\": must be error, warn, info, debug, trace, or target=level pairs separated by commas",
+        ),
+        (
+            "a log filter by target",
+            &[("ISOCHRONE_LOG", "info,isochrone_store=debug")],
+            "",
+        ),
+        (
+            "a topic with a wildcard",
+            &[("ISOCHRONE_TOPIC", "a/+/b")],
+            "ISOCHRONE_TOPIC is \"a/+/b\": must be a topic without + and #, with placeholders from {{run}} {{device}} {{producer}} {{n}}",
+        ),
+        (
+            "a broker that is no URL",
+            &[("ISOCHRONE_BROKER", "localhost")],
+            "ISOCHRONE_BROKER is \"localhost\": must be a URL such as mqtt://localhost:1883 or mqtts://broker.example.com:8883 (relative URL without a base)",
+        ),
+        (
+            "a store that is no Redis",
+            &[("ISOCHRONE_REDIS_URL", "http://x")],
+            "ISOCHRONE_REDIS_URL is \"http://x\": must be one or several URLs such as redis://localhost:6379 or rediss://:password@host:6380, separated by commas",
+        ),
+        (
+            "a longest backoff below the first",
+            &[("ISOCHRONE_RECONNECT", "10s..1s")],
+            "ISOCHRONE_RECONNECT is \"10s..1s\": must be two durations such as 100ms..10s, both above zero, the first not the longer",
+        ),
+        (
+            "a keep alive in halves",
+            &[("ISOCHRONE_KEEP_ALIVE", "1500ms")],
+            "ISOCHRONE_KEEP_ALIVE is \"1500ms\": must be whole seconds from 0s to 65535s",
+        ),
+        (
+            "a word for a truth value",
+            &[("ISOCHRONE_TLS_INSECURE", "yes")],
+            "ISOCHRONE_TLS_INSECURE is \"yes\": must be true or false",
+        ),
+        (
+            "a certificate without its key",
+            &[("ISOCHRONE_TLS_CERT", "/c.pem")],
+            "ISOCHRONE_TLS_KEY is not set: must be a path when ISOCHRONE_TLS_CERT is set",
+        ),
+        (
+            "a password alone in MQTT 3.1.1",
+            &[("ISOCHRONE_PASSWORD", "x")],
+            "ISOCHRONE_USERNAME is not set: must be set beside ISOCHRONE_PASSWORD with MQTT 3.1.1",
+        ),
+        (
+            "a password alone in MQTT 5",
+            &[("ISOCHRONE_PASSWORD", "x"), ("ISOCHRONE_MQTT_VERSION", "5")],
+            "",
+        ),
+        (
+            "a stamp in a property that MQTT 3.1.1 lacks",
+            &[("ISOCHRONE_STAMP", "property")],
+            "ISOCHRONE_STAMP is \"property\": must be text or bytes with ISOCHRONE_MQTT_VERSION=3.1.1, which has no properties",
+        ),
+        (
+            "a stamp in a property of MQTT 5",
+            &[("ISOCHRONE_STAMP", "property"), ("ISOCHRONE_MQTT_VERSION", "5")],
+            "",
+        ),
+        (
+            "nothing left after the warm-up",
+            &[("ISOCHRONE_DURATION", "5s"), ("ISOCHRONE_WARMUP", "5s")],
+            "ISOCHRONE_DURATION is 5s: must be longer than ISOCHRONE_RAMP and ISOCHRONE_WARMUP together",
+        ),
+        (
+            "a CA for a store without TLS",
+            &[("ISOCHRONE_REDIS_TLS_CA", "/dev/null")],
+            "ISOCHRONE_REDIS_TLS_CA is set: ISOCHRONE_REDIS_URL must begin with rediss://",
+        ),
+        (
+            "a CA that is not there",
+            &[("ISOCHRONE_TLS_CA", "/no/ca.pem")],
+            "ISOCHRONE_TLS_CA is \"/no/ca.pem\": must be a file that can be read (No such file or directory (os error 2))",
+        ),
+        ("another daemon's setting", &[("ISOCHRONE_GRACE", "5s")], ""),
+        (
+            "another daemon's setting, whatever its value",
+            &[("ISOCHRONE_GRACE", "soon")],
+            "",
+        ),
+        (
+            "a typing mistake",
+            &[("ISOCHRONE_DEVICE", "3")],
+            "ISOCHRONE_DEVICE is no setting: did you mean ISOCHRONE_DEVICES?",
+        ),
+        (
+            "a file for what is a path itself",
+            &[("ISOCHRONE_TLS_CA_FILE", "/ca.pem")],
+            "ISOCHRONE_TLS_CA_FILE is no setting: did you mean ISOCHRONE_TLS_CA?",
+        ),
+        (
+            "what Kubernetes injects: a port",
+            &[("ISOCHRONE_PLOTTER_PORT", "tcp://10.0.0.1:9463")],
+            "",
+        ),
+        (
+            "what Kubernetes injects: a host",
+            &[("ISOCHRONE_REDIS_SERVICE_HOST", "10.0.0.1")],
+            "",
+        ),
+        (
+            "what Kubernetes injects: a named port",
+            &[("ISOCHRONE_PLOTTER_SERVICE_PORT_METRICS", "9463")],
+            "",
+        ),
+        (
+            "what Kubernetes injects: an address",
+            &[("ISOCHRONE_PLOTTER_PORT_9463_TCP_ADDR", "10.0.0.1")],
+            "",
+        ),
+        (
+            "what Kubernetes injects for a service named isochrone",
+            &[
+                ("ISOCHRONE_PORT", "tcp://10.0.0.1:1"),
+                ("ISOCHRONE_SERVICE_HOST", "10.0.0.1"),
+            ],
+            "",
+        ),
+        (
+            "a port that nobody injected",
+            &[("ISOCHRONE_LISTEN_PORT", "9000")],
+            "ISOCHRONE_LISTEN_PORT is no setting: did you mean ISOCHRONE_LISTEN?",
+        ),
+        ("an empty value", &[("ISOCHRONE_QOS", "")], ""),
+        (
+            "two payloads",
+            &[("ISOCHRONE_PAYLOAD", "a"), ("ISOCHRONE_PAYLOAD_FILE", "/dev/null")],
+            "ISOCHRONE_PAYLOAD and ISOCHRONE_PAYLOAD_FILE are both set: must be one of them",
+        ),
+        (
+            "a value of two lines",
+            &[("ISOCHRONE_RATE", "1\n2")],
+            "ISOCHRONE_RATE is \"1\\n2\": must be messages a second such as 1000, 0.5 or 1/30s, or max",
+        ),
+        (
+            "other programs' variables",
+            &[("PATH", "x"), ("isochrone_rate", "x")],
+            "",
+        ),
+    ];
+    for (sentence, variables, line) in table {
+        assert_eq!(lines::<ProducerSettings>(variables).join("\n"), *line, "{sentence}");
+    }
+}
+
+/// Settings of consumers and plotters, likewise.
+#[test]
+fn consumers_and_plotters_say_what_is_valid() {
+    let claims = |text| lines::<ConsumerSettings>(&[("ISOCHRONE_CLAIMS", text)]).join("\n");
+    assert_eq!(
+        claims("0"),
+        "ISOCHRONE_CLAIMS is \"0\": must be a whole number above zero, or unlimited"
+    );
+    assert_eq!(claims("unlimited"), "");
+    let buckets = |text| lines::<PlotterSettings>(&[("ISOCHRONE_PROMETHEUS_BUCKETS", text)]).join("\n");
+    assert_eq!(
+        buckets("1,1"),
+        "ISOCHRONE_PROMETHEUS_BUCKETS is \"1,1\": must be rising numbers above zero, separated by commas"
+    );
+    assert_eq!(buckets("0.5,1"), "");
+    let slo = |text| lines::<PlotterSettings>(&[("ISOCHRONE_SLO", text)]).join("\n");
+    assert!(
+        slo("quick").starts_with("ISOCHRONE_SLO is \"quick\": must be objectives such as p99<50ms"),
+        "{}",
+        slo("quick")
+    );
+    assert_eq!(slo("p99<50ms, loss<0.01%"), "");
+}
+
+/// Ten wrong variables at once give ten lines, each with the full name and what would be valid.
+#[test]
+fn all_problems_are_told_at_once() {
+    let wrong: &[(&str, &str)] = &[
+        ("ISOCHRONE_QOS", "9"),
+        ("ISOCHRONE_RATE", "fast"),
+        ("ISOCHRONE_DEVICES", "-1"),
+        ("ISOCHRONE_LEASE", "5"),
+        ("ISOCHRONE_LISTEN", "here"),
+        ("ISOCHRONE_STAMP", "ink"),
+        ("ISOCHRONE_PASSWORD", "{{secret}}"),
+        ("ISOCHRONE_TLS_KEY", "/key.pem"),
+        ("ISOCHRONE_PAYLOAD_SIZE", "3"),
+        ("ISOCHRONE_RATTE", "1"),
+    ];
+    let lines = lines::<ProducerSettings>(wrong);
+    assert_eq!(lines.len(), 10, "{lines:#?}");
+    for name in [
+        "QOS", "RATE", "DEVICES", "LEASE", "LISTEN", "STAMP", "PASSWORD", "TLS_CERT", "RATTE",
+    ] {
+        let name = format!("ISOCHRONE_{name}");
+        assert_eq!(
+            lines.iter().filter(|line| line.starts_with(&name)).count(),
+            1,
+            "{name} in {lines:#?}"
+        );
+    }
+    let unnamed = lines
+        .iter()
+        .find(|line| !line.contains("must be") && !line.contains("did you mean"));
+    assert_eq!(unnamed, None);
+    assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:#?}");
+}
+
+/// Nothing guesses a type: what looks like a number stays the text it was.
+#[test]
+fn a_password_arrives_as_typed() {
+    let loaded = producer(&[("ISOCHRONE_USERNAME", "u"), ("ISOCHRONE_PASSWORD", "012345")]).unwrap();
+    assert_eq!(loaded.settings.password.unwrap().reveal(), "012345");
+    let loaded = producer(&[("ISOCHRONE_USERNAME", "true"), ("ISOCHRONE_PASSWORD", " [1, \"x\"] ")]).unwrap();
+    assert_eq!(loaded.settings.password.unwrap().reveal(), " [1, \"x\"] ");
+}
+
+/// A secret is in no `Debug`, no `--check` line and no message; nor is the user part of a URL.
+#[test]
+fn secrets_are_never_shown() {
+    let variables = [
+        ("ISOCHRONE_USERNAME", "u"),
+        ("ISOCHRONE_PASSWORD", "hunter2"),
+        ("ISOCHRONE_BROKER", "mqtt://me:hunter2@localhost"),
+        ("ISOCHRONE_REDIS_URL", "redis://:hunter2@a:1,redis://b:2"),
+    ];
+    let loaded = producer(&variables).unwrap();
+    let check: String = loaded.effective.iter().map(|one| format!("{one}\n")).collect();
+    for text in [
+        format!("{:?}{:?}", loaded.common, loaded.settings),
+        format!("{loaded:?}"),
+        check.clone(),
+    ] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert!(check.contains("ISOCHRONE_PASSWORD=***  (environment)\n"), "{check}");
+    assert!(
+        check.contains("ISOCHRONE_REDIS_URL=redis://***@a:1,redis://b:2  (environment)\n"),
+        "{check}"
+    );
+    let wrong = lines::<ProducerSettings>(&[
+        ("ISOCHRONE_REDIS_URL", "http://:hunter2@a"),
+        ("ISOCHRONE_BROKER", "mqtt://:hunter2@["),
+    ]);
+    assert_eq!(wrong.len(), 2);
+    assert!(!wrong.join("\n").contains("hunter2"), "{wrong:#?}");
+}
+
+/// Whatever the text, what stands between `//` and `@` of a URL in it is hidden.
+#[test]
+fn user_parts_of_urls_are_hidden() {
+    let table = [
+        ("redis://h:1", "redis://h:1"),
+        ("redis://u:p@h:1", "redis://***@h:1"),
+        ("redis://u:p@h:1,redis://:q@i:2", "redis://***@h:1,redis://***@i:2"),
+        ("redis://u:p/w@x@h", "redis://***@h"),
+        ("redis://u:p?a,b@h", "redis://***@h"),
+        ("plain text @ home", "plain text @ home"),
+    ];
+    for (text, shown) in table {
+        assert_eq!(without_user(text), shown, "{text}");
+    }
+}
+
+/// `X_FILE` reads the value, without one newline at its end; both set is a problem, and so is a file that is not there.
+#[test]
+fn values_come_from_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (secret, rate, empty) = (
+        file("password", "012345\n\n"),
+        file("rate", "250\r\n"),
+        file("empty", "\n"),
+    );
+    let loaded = producer(&[
+        ("ISOCHRONE_USERNAME", "u"),
+        ("ISOCHRONE_PASSWORD_FILE", &secret),
+        ("ISOCHRONE_RATE_FILE", &rate),
+        ("ISOCHRONE_QOS_FILE", &empty),
+    ])
+    .unwrap();
+    assert_eq!(loaded.settings.password.unwrap().reveal(), "012345\n");
+    assert_eq!(loaded.settings.rate.to_string(), "250");
+    assert_eq!(loaded.settings.qos, 0);
+    assert!(
+        loaded
+            .effective
+            .iter()
+            .any(|one| one.to_string() == format!("ISOCHRONE_PASSWORD=***  (file {secret})"))
+    );
+
+    let both = lines::<ProducerSettings>(&[("ISOCHRONE_RATE", "1"), ("ISOCHRONE_RATE_FILE", &rate)]);
+    assert_eq!(
+        both,
+        ["ISOCHRONE_RATE and ISOCHRONE_RATE_FILE are both set: must be one of them"]
+    );
+    let missing = lines::<ProducerSettings>(&[("ISOCHRONE_RATE_FILE", "/no/file")]);
+    assert_eq!(
+        missing,
+        [
+            "ISOCHRONE_RATE_FILE is \"/no/file\": must be a file that can be read (No such file or directory (os error 2))"
+        ]
+    );
+}
+
+/// A payload must hold its stamp, whatever size it draws.
+#[test]
+fn payload_and_size_go_together() {
+    let tight = lines::<ProducerSettings>(&[("ISOCHRONE_PAYLOAD_SIZE", "10")]);
+    assert_eq!(tight.len(), 1, "{tight:#?}");
+    assert!(tight[0].starts_with("ISOCHRONE_PAYLOAD_SIZE"), "{tight:#?}");
+    assert_eq!(lines::<ProducerSettings>(&[("ISOCHRONE_PAYLOAD_SIZE", "100")]), [""; 0]);
+    let template = lines::<ProducerSettings>(&[("ISOCHRONE_PAYLOAD", "{{stmp}}")]);
+    assert_eq!(template.len(), 1, "{template:#?}");
+    assert!(
+        template[0].starts_with("ISOCHRONE_PAYLOAD cannot be used"),
+        "{template:#?}"
+    );
+    for place in ["text", "bytes"] {
+        assert_eq!(
+            lines::<ProducerSettings>(&[("ISOCHRONE_STAMP", place)]),
+            [""; 0],
+            "{place}"
+        );
+    }
+    assert_eq!(
+        lines::<ProducerSettings>(&[("ISOCHRONE_STAMP", "property"), ("ISOCHRONE_MQTT_VERSION", "5")]),
+        [""; 0]
+    );
+}
+
+/// Flags win over the environment, the environment over other defaults; empty ones change nothing.
+#[test]
+fn layers_lie_over_one_another() {
+    let layers = source(&[
+        ("ISOCHRONE_RATE", "5"),
+        ("ISOCHRONE_DEVICES", "7"),
+        ("ISOCHRONE_QOS", ""),
+    ])
+    .defaults([
+        ("rate", "100"),
+        ("devices", "10"),
+        ("duration", "10s"),
+        ("claims", "unlimited"),
+    ])
+    .flags([("rate", "9"), ("payload-size", "128"), ("qos", "")]);
+    let all = load_all(&layers).unwrap();
+    assert_eq!(all.producer.rate.to_string(), "9");
+    assert_eq!(all.producer.devices, 7);
+    assert_eq!(all.producer.duration, Some(std::time::Duration::from_secs(10)));
+    assert_eq!(all.consumer.claims, None);
+    assert!(layers.is_set("rate") && layers.is_set("devices") && !layers.is_set("duration"));
+    let wrong = load_all(&source(&[]).flags([("rate", "x"), ("speed", "1")])).unwrap_err();
+    assert_eq!(wrong.0.len(), 2, "{wrong}");
+}
+
+/// Every setting is declared once, with help, and what its default says is what it must be.
+#[test]
+fn declarations_are_complete() {
+    let mut seen = BTreeMap::new();
+    for declaration in declarations() {
+        assert!(
+            seen.insert(declaration.field, ()).is_none(),
+            "{} twice",
+            declaration.field
+        );
+        assert!(
+            declaration.help.ends_with('.'),
+            "{}: {}",
+            declaration.field,
+            declaration.help
+        );
+        assert!(
+            !declaration.help.contains('\\'),
+            "{}: {}",
+            declaration.field,
+            declaration.help
+        );
+        assert!(!declaration.readers.is_empty());
+    }
+    for name in ["password", "consumer_password"] {
+        assert!(
+            declarations()
+                .iter()
+                .any(|declaration| declaration.field == name && declaration.secret && declaration.file)
+        );
+    }
+}
+
+/// What `--help` prints, per daemon.
+#[test]
+fn help_is_pinned() {
+    insta::assert_snapshot!("help_producer", help(Role::Producer));
+    insta::assert_snapshot!("help_consumer", help(Role::Consumer));
+    insta::assert_snapshot!("help_plotter", help(Role::Plotter));
+}
+
+/// `docs/settings.md` is what the declarations say. `UPDATE=1` writes it.
+#[test]
+fn the_reference_page_matches() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, reference()).unwrap();
+    }
+    let page = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        page == reference(),
+        "docs/settings.md is out of date: run with UPDATE=1"
+    );
+}
