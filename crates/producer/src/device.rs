@@ -221,15 +221,16 @@ impl Emulated {
 
     /// Offers what is queued while the connection takes it, and writes it.
     pub fn send(&mut self, moment: Moment, events: &mut Vec<PublishEvent>) -> Wants {
-        let offered = self.offer_queued() + self.offer_flat_out(moment);
         let mut wants = Wants::default();
-        if offered > 0
-            && let Some(publisher) = &mut self.publisher
-        {
-            publisher.flush(events);
-            wants = self.apply(events, Some(moment.now));
-            // What the socket did not take is the poll's to write; and a device without a rate always has more.
-            wants.poll |= self.offered > 0 || self.flat_out();
+        // A long queue takes several turns of the connection's room.
+        while self.offered == 0 && self.offer_queued() + self.offer_flat_out(moment) > 0 {
+            self.flush(moment, events, &mut wants);
+            if self.flat_out() {
+                break;
+            }
+        }
+        if self.offer_queued() > 0 {
+            self.flush(moment, events, &mut wants);
         }
         self.settle(moment.now, &mut wants);
         wants
@@ -317,6 +318,16 @@ impl Emulated {
             Phase::Waiting | Phase::Ended => {}
         }
         wants
+    }
+
+    fn flush(&mut self, moment: Moment, events: &mut Vec<PublishEvent>, wants: &mut Wants) {
+        let Some(publisher) = &mut self.publisher else { return };
+        publisher.flush(events);
+        let applied = self.apply(events, Some(moment.now));
+        wants.first_connected |= applied.first_connected;
+        wants.trouble = applied.trouble.or(wants.trouble.take());
+        // What the socket did not take is the poll's to write; and a device without a rate always has more.
+        wants.poll |= self.offered > 0 || self.flat_out();
     }
 
     fn has_room(&self) -> bool {
@@ -492,3 +503,6 @@ impl Emulated {
         wants
     }
 }
+
+#[cfg(test)]
+mod tests;

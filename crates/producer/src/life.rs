@@ -43,6 +43,8 @@ use store::Reach;
 
 /// How often the store is asked for ready claims while some device waits.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// Longest wait for the clock discipline at the start; results say how unsure the clock was.
+const CLOCK_WAIT: Duration = Duration::from_secs(2);
 /// Reports under way from workers; a worker that finds it full adds up until the next flush.
 pub const NOTICES: usize = 64;
 
@@ -92,6 +94,8 @@ pub struct Life {
     leased: bool,
     lost: bool,
     finishing: bool,
+    /// From here on devices start without a disciplined clock.
+    clock_until: Instant,
     last_words_until: Option<Instant>,
 }
 
@@ -229,6 +233,10 @@ impl Life {
 
     async fn start_ready(&mut self) {
         if self.finishing || self.lost {
+            return;
+        }
+        // A first message before the reference was read would be stamped by the host's idea of it.
+        if !self.context.clock.is_disciplined() && Instant::now() < self.clock_until {
             return;
         }
         let places = self.waiting.take(Instant::now());

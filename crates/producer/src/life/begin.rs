@@ -19,7 +19,7 @@ use isochrone_transport::Transport;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::{debug, info};
 
-use super::{Life, NOTICES, Reach, Registered};
+use super::{CLOCK_WAIT, Life, NOTICES, Reach, Registered};
 use crate::{
     Error,
     flush::{Author, Outbox},
@@ -62,6 +62,7 @@ impl Life {
         };
         let run = record.run.clone();
         request.run = Some(run.clone());
+        context.clock.follow(&run);
         let enlisted = persist(context, patience, "join the run's roster", || {
             store.enlist(&run, daemon, Role::Producer, None)
         });
@@ -155,6 +156,7 @@ impl Life {
             leased: true,
             lost: false,
             finishing: false,
+            clock_until: Instant::now() + CLOCK_WAIT,
             last_words_until: None,
         }))
     }
