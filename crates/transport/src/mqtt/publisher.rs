@@ -17,7 +17,7 @@ use isochrone_model::{
 use tokio::task::unconstrained;
 
 use crate::{
-    Clean, Disconnected, PublishEvent, Publisher, PublisherConfig, Worker,
+    Clean, Disconnected, MqttVersion, PublishEvent, Publisher, PublisherConfig, Worker,
     mqtt::{
         codec::Accepted,
         frame::FrameTemplate,
@@ -31,6 +31,8 @@ use crate::{
 
 /// Messages a QoS 0 publisher takes between two flushes: nothing else bounds it.
 const QOS0_ROOM: usize = 1024;
+/// What common 3.1.1 brokers take of QoS 2 at once.
+const QOS2_COMMON: usize = 20;
 /// Reads in one `poll` before other connections of the worker get their turn.
 const READS: usize = 16;
 
@@ -178,11 +180,23 @@ impl MqttPublisher {
         done
     }
 
-    fn end(&mut self, disconnected: Disconnected, events: &mut Vec<PublishEvent>) {
+    fn end(&mut self, mut disconnected: Disconnected, events: &mut Vec<PublishEvent>) {
+        let version = self.session.dialer.config.version;
+        let in_flight = self.sender.window.used();
+        if version == MqttVersion::V311 && self.sender.qos == 2 && in_flight > QOS2_COMMON && is_cut(&disconnected) {
+            disconnected.detail.push_str(&format!(
+                " with {in_flight} QoS 2 messages in flight: MQTT 3.1.1 brokers cannot announce their limit \
+                 (mosquitto's max_inflight_messages is {QOS2_COMMON}): lower ISOCHRONE_IN_FLIGHT"
+            ));
+        }
         self.sender.blocked = false;
         self.session.lost(&disconnected, self.clock.monotonic());
         events.push(PublishEvent::Disconnected(disconnected));
     }
+}
+
+fn is_cut(disconnected: &Disconnected) -> bool {
+    matches!(disconnected.reason, "reset by peer" | "closed by peer")
 }
 
 impl Publisher for MqttPublisher {
@@ -527,8 +541,10 @@ impl Sender {
                     entry.phase = Phase::Released;
                     entry.sent_monotonic = at;
                 }
-                // PUBREL leaves in the write that follows this read.
-                wire::push_ack(out, packet::PUBREL, ack.id);
+                // PUBREL leaves in the write that follows this read; what is still to go again goes as PUBREL there.
+                if !self.again.contains(&ack.id) {
+                    wire::push_ack(out, packet::PUBREL, ack.id);
+                }
             }
             // A repeated PUBREC, also of a message that we have forgotten: lets the broker finish.
             (packet::PUBREC, _) if ack.reason < 0x80 => wire::push_ack(out, packet::PUBREL, ack.id),

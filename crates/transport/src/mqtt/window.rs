@@ -51,7 +51,12 @@ impl Window {
 
     /// How many more messages it takes.
     pub fn room(&self) -> usize {
-        self.limit - (self.slots.len() - self.free.len())
+        self.limit - self.used()
+    }
+
+    /// How many packet ids are taken.
+    pub fn used(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
     /// Takes a packet id; None when the window is full.

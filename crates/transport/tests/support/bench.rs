@@ -164,6 +164,12 @@ pub fn sending_sized(
         template
     };
     let payload = Payload::compile(template.as_bytes(), connection.stamp, None).unwrap();
+    // Beyond 20 QoS 2 messages in flight mosquitto answers a 3.1.1 client with PUBREC and drops them.
+    let in_flight = if qos == 2 && connection.version == MqttVersion::V311 {
+        20
+    } else {
+        100
+    };
     let config = PublisherConfig {
         connection,
         topic: topic.into(),
@@ -175,7 +181,7 @@ pub fn sending_sized(
             run: "run".into(),
             seed: 1,
         },
-        in_flight: 100,
+        in_flight,
     };
     let publisher = transport.publisher(config, &worker()).unwrap();
     Sending {
@@ -290,6 +296,9 @@ pub async fn until(
     if timeout(PATIENCE, driving).await.is_err() {
         for one in sending {
             let count = one.events.len();
+            let seldom =
+                |event: &&PublishEvent| matches!(event, PublishEvent::Connected(_) | PublishEvent::Disconnected(_));
+            eprintln!("{:?}", one.events.iter().filter(seldom).take(12).collect::<Vec<_>>());
             eprintln!(
                 "publisher: {count} events, {} to do, last {:?}",
                 one.todo.len(),
