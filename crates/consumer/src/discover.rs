@@ -76,8 +76,8 @@ impl Discovery {
     /// Waits for announcements until `until` and passes them on.
     async fn listen(&mut self, until: tokio::time::Instant) {
         let asked = tokio::time::Instant::now();
-        let changes = tokio::time::timeout_at(until, self.context.store.changes(POLL)).await;
-        let changes = changes.unwrap_or(Ok(Vec::new())).unwrap_or_default();
+        let pause = until.saturating_duration_since(asked);
+        let changes = self.context.store.changes(pause).await.unwrap_or_default();
         if changes.is_empty() {
             if asked.elapsed() < NO_ANNOUNCEMENT {
                 tokio::time::sleep_until(until.min(asked + POLL)).await;

@@ -187,9 +187,4 @@ impl Link {
         self.subscriber.borrow_mut().close(clean);
         self.wake();
     }
-
-    /// Whether it is gone.
-    pub fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
 }

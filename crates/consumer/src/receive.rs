@@ -4,7 +4,7 @@ use isochrone_model::{
     entry::{ConsumerDelay, Sample},
     stamp::{self, Found, Stamp},
     time::{Monotonic, NANOS_PER_SECOND, Offset, Reference, Second},
-    tracker::{Adoption, Arrival},
+    tracker::{Adoption, Arrival, Book},
 };
 use isochrone_transport::{Connected, Deliveries, Delivery, Disconnected, SubscribeEvent};
 
@@ -193,6 +193,10 @@ impl Receiver<'_> {
             ("connack", Some(connected.connack_ns)),
         ];
         let now = self.offset.at(connected.at);
+        if connected.session_present {
+            // The broker kept the subscriptions and confirms none of them again.
+            self.slice.each_subscribed(self.link, |book| book.subscribed(now, true));
+        }
         self.slice.count_connects(self.link, now, |connects| {
             connects.attempts += 1;
             for (phase, ns) in phases {
@@ -204,6 +208,8 @@ impl Receiver<'_> {
     }
 
     fn disconnected(&mut self, disconnected: &Disconnected) {
+        self.slice
+            .each_subscribed(self.link, |book| book.adopt(Adoption::Resumed));
         self.slice.count_connects(self.link, self.now, |connects| {
             *connects.failed.entry(disconnected.reason.to_owned()).or_default() += 1;
         });
@@ -216,9 +222,6 @@ impl Receiver<'_> {
         let Some(claim) = self.slice.claim_mut(index) else {
             return;
         };
-        if claim.subscribed_before {
-            claim.book.adopt(Adoption::Resumed);
-        }
         claim.subscribed_before = true;
         claim.book.subscribed(at, facts.session_present);
         count_phase(claim.book.connects_mut(), "suback", suback_ns);
@@ -344,6 +347,14 @@ impl Slice {
         self.waiting = still;
     }
 
+    /// Every book that this connection has once been subscribed for.
+    fn each_subscribed(&mut self, link: usize, mut act: impl FnMut(&mut Book)) {
+        let claims = self.claims.iter_mut().flatten();
+        for claim in claims.filter(|claim| claim.link == link && claim.subscribed_before) {
+            act(&mut claim.book);
+        }
+    }
+
     fn count_connects(&mut self, link: usize, now: Reference, count: impl FnOnce(&mut isochrone_model::row::Connects)) {
         // A connection that many topics share is counted once, on the first of them.
         let shared = self
@@ -357,6 +368,9 @@ impl Slice {
         let _ = self.part(index, now.second());
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Makes sure that a delay grade orders as it must: the worst of two is their maximum.
 const _: () = assert!((ConsumerDelay::Extreme as u8) > (ConsumerDelay::Late as u8));

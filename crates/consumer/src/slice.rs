@@ -12,7 +12,7 @@ use std::{
 
 use isochrone_model::{
     entry::ReceiptPart,
-    id::{DaemonId, Domain, Epoch, Partition, RunName, Token, Topic},
+    id::{DaemonId, Domain, Epoch, Token, Topic},
     stamp::Stamp,
     time::{Monotonic, Offset, Reference, Second},
     tracker::{Adoption, Book},
@@ -24,10 +24,6 @@ use crate::buffer::{Pending, Ration};
 
 /// One partition of one run, on the worker that holds claims there.
 pub struct Slice {
-    /// The run.
-    pub run: RunName,
-    /// The partition.
-    pub partition: Partition,
     /// Written into every entry.
     pub daemon: DaemonId,
     /// The worker's clock domain.
@@ -152,10 +148,8 @@ pub struct Tally {
 
 impl Slice {
     /// Nothing held yet.
-    pub fn new(run: RunName, partition: Partition, daemon: DaemonId, domain: Domain) -> Slice {
+    pub fn new(daemon: DaemonId, domain: Domain) -> Slice {
         Slice {
-            run,
-            partition,
             daemon,
             domain,
             fresh: 0,

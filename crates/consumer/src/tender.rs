@@ -101,12 +101,7 @@ impl Tender {
         let equipment = &desk.equipment;
         let now = Instant::now();
         Tender {
-            slice: RefCell::new(Slice::new(
-                hold.run.clone(),
-                partition,
-                equipment.daemon,
-                equipment.domain,
-            )),
+            slice: RefCell::new(Slice::new(equipment.daemon, equipment.domain)),
             hold,
             partition,
             notify: Notify::new(),

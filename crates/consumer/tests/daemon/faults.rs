@@ -1,0 +1,187 @@
+//! What consumers do when something does.
+
+use std::time::Duration;
+
+use isochrone_store::types::TopicStatus;
+
+use crate::site::Site;
+
+/// A consumer killed: its successor takes over after the lease, and what the dead one had read and not stored is
+/// unrecorded; every message is in one count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_consumer_is_followed() {
+    let site = Site::real("killed", "topic").await;
+    let first = site.consumer(&[]);
+    let mut device = site.device("t/1", 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(500).await;
+    first.kill().await;
+    let second = site.consumer(&[]);
+    device.send(500).await;
+    site.wait("the successor", async || {
+        let topics = site.topics().await;
+        topics
+            .iter()
+            .any(|topic| topic.holder.is_some_and(|(daemon, _)| daemon == second.daemon))
+    })
+    .await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(500).await;
+    device.end(&site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    let (row, stored, dropped) = site.row("t/1").await;
+    let epoch = &row.epochs[&device.epoch];
+    assert_eq!(epoch.unique + epoch.unrecorded, 1_500, "{row:?}");
+    assert_eq!((epoch.lost, epoch.unheard, dropped), (0, 0, 0), "{row:?}");
+    assert_eq!(stored, epoch.unique);
+    second.finish().await;
+}
+
+/// With ISOCHRONE_ACK=stored a killed consumer loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_when_stored_loses_nothing() {
+    let site = Site::real("stored", "topic").await;
+    let first = site.consumer(&[("ISOCHRONE_ACK", "stored")]);
+    let mut device = site.device("t/1", 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(500).await;
+    first.kill().await;
+    let second = site.consumer(&[("ISOCHRONE_ACK", "stored")]);
+    device.send(500).await;
+    site.wait("the successor", async || {
+        let topics = site.topics().await;
+        topics
+            .iter()
+            .any(|topic| topic.holder.is_some_and(|(daemon, _)| daemon == second.daemon))
+    })
+    .await;
+    device.send(500).await;
+    device.end(&site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    let (row, stored, _) = site.row("t/1").await;
+    let epoch = &row.epochs[&device.epoch];
+    assert_eq!(
+        (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard),
+        (1_500, 0, 0, 0),
+        "{row:?}"
+    );
+    assert_eq!(stored, 1_500);
+    second.finish().await;
+}
+
+/// Redis away for three leases: the consumer reads on, buffers, keeps its claim, and stores all of it afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_outage_costs_nothing() {
+    let site = Site::real("outage", "topic").await;
+    let consumer = site.consumer(&[]);
+    let other = site.consumer(&[]);
+    let mut device = site.device("t/1", 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    let holder = site.topics().await[0].holder;
+    device.send(200).await;
+    let redis = site.redis.as_ref().unwrap();
+    redis.freeze();
+    for _ in 0..6 {
+        device.send(200).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    redis.thaw();
+    device.send(200).await;
+    device.end(&site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    let (row, stored, dropped) = site.row("t/1").await;
+    let epoch = &row.epochs[&device.epoch];
+    assert_eq!(
+        (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard),
+        (1_600, 0, 0, 0),
+        "{row:?}"
+    );
+    assert_eq!((stored, dropped), (1_600, 0));
+    assert!(holder.is_some_and(|(daemon, _)| daemon == consumer.daemon || daemon == other.daemon));
+    assert_eq!(
+        consumer.counter("isochrone_consumer_fenced_total") + other.counter("isochrone_consumer_fenced_total"),
+        0
+    );
+    consumer.finish().await;
+    other.finish().await;
+}
+
+/// A full buffer drops the oldest samples and counts every one: what is stored and dropped is what was received.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_buffer_counts_what_it_drops() {
+    let site = Site::real("full", "topic").await;
+    let consumer = site.consumer(&[("ISOCHRONE_BUFFER", "1000")]);
+    let mut device = site.device("t/1", 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    let redis = site.redis.as_ref().unwrap();
+    redis.freeze();
+    device.send(5_000).await;
+    site.wait("drops", async || {
+        consumer.counter("isochrone_consumer_dropped_total") > 0
+    })
+    .await;
+    redis.thaw();
+    device.send(10).await;
+    device.end(&site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    let (row, stored, dropped) = site.row("t/1").await;
+    assert_eq!(row.unique, 5_010);
+    assert_eq!(stored + dropped, 5_010);
+    assert!(dropped >= 3_000, "{dropped}");
+    consumer.finish().await;
+}
+
+/// A lease that somebody else has taken over: the consumer lets go at once, and what it wrote afterwards is not stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_consumer_lets_go() {
+    let site = Site::memory("fenced", "topic").await;
+    let consumer = site.consumer(&[]);
+    let mut device = site.device("t/1", 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(100).await;
+    let partition = device.topic.partition(8);
+    site.wait("an eviction", async || {
+        let leases = site.store.leases(&site.run, &[partition]).await.unwrap();
+        let counter = leases
+            .iter()
+            .find(|(_, daemon, _)| *daemon == consumer.daemon)
+            .map(|(_, _, counter)| *counter);
+        match counter {
+            Some(counter) => site
+                .store
+                .evict(&site.run, partition, consumer.daemon, counter)
+                .await
+                .unwrap(),
+            None => false,
+        }
+    })
+    .await;
+    device.send(100).await;
+    site.wait("the claim to be let go", async || {
+        consumer.counter("isochrone_consumer_fenced_total") == 1
+    })
+    .await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(100).await;
+    device.end(&site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    let (row, stored, dropped) = site.row("t/1").await;
+    let epoch = &row.epochs[&device.epoch];
+    assert_eq!(
+        epoch.unique + epoch.unrecorded + epoch.lost + epoch.unheard,
+        300,
+        "{row:?}"
+    );
+    assert_eq!(stored + dropped, epoch.unique);
+    consumer.finish().await;
+}
+
+/// Told to stop before there is a run, or anything else: returns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_before_anything_happened() {
+    let site = Site::memory("early", "topic").await;
+    let consumer = site.consumer(&[("ISOCHRONE_RUN", "another-run")]);
+    consumer.finish().await;
+    let consumer = site.consumer(&[]);
+    consumer.kill().await;
+}
