@@ -125,7 +125,12 @@ impl Unequal {
     fn check<const N: usize>(&mut self, equation: &'static str, topic: &str, left: u64, right: [u64; N]) {
         let (left, right) = (i128::from(left), right.into_iter().map(i128::from).sum());
         if left != right {
-            self.0.push(Inequality { equation, topic: topic.to_owned(), left, right });
+            self.0.push(Inequality {
+                equation,
+                topic: topic.to_owned(),
+                left,
+                right,
+            });
         }
     }
 }
@@ -141,14 +146,24 @@ impl EpochRow {
             unequal.check("sent = acked + refused + unconfirmed", topic, self.sent, right);
         }
         let right = [self.unique, self.lost, self.unrecorded, self.unheard, self.in_flight];
-        unequal.check("sent = unique + lost + unrecorded + unheard + in_flight", topic, self.sent, right);
+        unequal.check(
+            "sent = unique + lost + unrecorded + unheard + in_flight",
+            topic,
+            self.sent,
+            right,
+        );
     }
 }
 
 impl TopicRow {
     fn check(&self, topic: &str, unequal: &mut Unequal) {
         let right = [self.unique, self.duplicate, self.retained, self.unstamped, self.foreign];
-        unequal.check("arrived = unique + duplicate + retained + unstamped + foreign", topic, self.arrived, right);
+        unequal.check(
+            "arrived = unique + duplicate + retained + unstamped + foreign",
+            topic,
+            self.arrived,
+            right,
+        );
         let right = [self.stored, self.dropped, self.buffered];
         unequal.check("unique = stored + dropped + buffered", topic, self.unique, right);
         for (sink, row) in &self.sinks {

@@ -268,5 +268,9 @@ pub fn exit_code(report: &Report) -> u8 {
     if report.ledger.balanced == Some(false) {
         return 3;
     }
-    if report.slo.iter().any(|objective| !objective.met) { 4 } else { 0 }
+    if report.slo.iter().any(|objective| !objective.met) {
+        4
+    } else {
+        0
+    }
 }

@@ -345,7 +345,14 @@ impl TopicTotals {
     }
 
     fn histograms(&self) -> [&Histogram; 6] {
-        [&self.response, &self.transit, &self.publish_delay, &self.late, &self.ack, &self.complete]
+        [
+            &self.response,
+            &self.transit,
+            &self.publish_delay,
+            &self.late,
+            &self.ack,
+            &self.complete,
+        ]
     }
 
     fn histograms_mut(&mut self) -> [&mut Histogram; 6] {
@@ -362,7 +369,14 @@ impl TopicTotals {
 
 impl RunTotals {
     fn histograms(&self) -> [&Dense; 6] {
-        [&self.response, &self.transit, &self.publish_delay, &self.late, &self.ack, &self.complete]
+        [
+            &self.response,
+            &self.transit,
+            &self.publish_delay,
+            &self.late,
+            &self.ack,
+            &self.complete,
+        ]
     }
 
     fn histograms_mut(&mut self) -> [&mut Dense; 6] {

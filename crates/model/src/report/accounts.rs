@@ -54,11 +54,25 @@ impl<'a> Accounts<'a> {
 
     /// Every account of each response topic by itself, in the topics' order.
     pub fn by_topic(self) -> Vec<(Topic, Accounts<'a>)> {
-        let Accounts { devices, topics, sinks, closed } = self;
+        let Accounts {
+            devices,
+            topics,
+            sinks,
+            closed,
+        } = self;
         let mut split: BTreeMap<Topic, Accounts<'a>> = BTreeMap::new();
-        let empty = || Accounts { devices: Vec::new(), topics: Vec::new(), sinks, closed };
+        let empty = || Accounts {
+            devices: Vec::new(),
+            topics: Vec::new(),
+            sinks,
+            closed,
+        };
         for facts in topics {
-            split.entry(facts.topic.clone()).or_insert_with(empty).topics.push(facts);
+            split
+                .entry(facts.topic.clone())
+                .or_insert_with(empty)
+                .topics
+                .push(facts);
         }
         for account in devices {
             let topic = account.device.response_topic.clone();
@@ -83,9 +97,10 @@ impl<'a> Accounts<'a> {
         let row = facts.row.clone().unwrap_or_default();
         // In the course of a run a consumer may hold what the store does not have yet; at its end it may not.
         let buffered = row.unique.saturating_sub(facts.stored).saturating_sub(facts.dropped);
-        let sinks = self.sinks.iter().map(|(sink, topics)| {
-            (sink.clone(), topics.get(&facts.topic).copied().unwrap_or_default())
-        });
+        let sinks = self
+            .sinks
+            .iter()
+            .map(|(sink, topics)| (sink.clone(), topics.get(&facts.topic).copied().unwrap_or_default()));
         TopicRow {
             arrived: row.arrived,
             unique: row.unique,
@@ -124,13 +139,25 @@ impl<'a> Account<'a> {
     fn of(device: &'a Device, row: &SendRow, receipt: EpochReceipt) -> Account<'a> {
         let rebuilt = row.vanished && !row.ended;
         if !rebuilt {
-            return Account { device, row: row.clone(), receipt, rebuilt, sent_at_most: row.sent };
+            return Account {
+                device,
+                row: row.clone(),
+                receipt,
+                rebuilt,
+                sent_at_most: row.sent,
+            };
         }
         let full = row.rebuilt(receipt.next);
         let queued = full.sent.max(row.sent.saturating_add(row.queued));
         let since = device.rate.map_or(0.0, |rate| (rate * ROW_AGE_SECONDS).ceil());
         let sent_at_most = queued.saturating_add(since as u64);
-        Account { device, row: full, receipt, rebuilt, sent_at_most }
+        Account {
+            device,
+            row: full,
+            receipt,
+            rebuilt,
+            sent_at_most,
+        }
     }
 
     fn epoch_row(&self, closed: bool) -> EpochRow {
@@ -157,7 +184,11 @@ impl<'a> Account<'a> {
     fn lost_range(&self, missing: &Missing) -> LostRange {
         let within = |ranges: &[SeqRange]| ranges.iter().map(|range| range.overlap(missing.range)).sum::<u64>();
         let (refused, unconfirmed) = (within(&self.row.refused_ranges), within(&self.row.unconfirmed_ranges));
-        let acked = missing.range.count().saturating_sub(refused).saturating_sub(unconfirmed);
+        let acked = missing
+            .range
+            .count()
+            .saturating_sub(refused)
+            .saturating_sub(unconfirmed);
         LostRange {
             topic: self.device.topic.clone(),
             device: self.device.device.clone(),
@@ -174,7 +205,13 @@ impl<'a> Account<'a> {
 
 impl LedgerReport {
     fn by_sink(&mut self) -> [&mut BTreeMap<String, u64>; 5] {
-        [&mut self.exported, &mut self.pending, &mut self.thinned, &mut self.set_aside, &mut self.sink_dropped]
+        [
+            &mut self.exported,
+            &mut self.pending,
+            &mut self.thinned,
+            &mut self.set_aside,
+            &mut self.sink_dropped,
+        ]
     }
 
     fn add_epoch(&mut self, row: &EpochRow) {
@@ -217,9 +254,13 @@ impl LedgerReport {
         self.retransmitted += account.row.retransmitted;
         self.unrouted += account.row.unrouted;
         let ranges = &account.receipt.ranges;
-        let lost = ranges.iter().filter(|missing| missing.kind == MissingKind::Lost).count() as u64;
+        let lost = ranges
+            .iter()
+            .filter(|missing| missing.kind == MissingKind::Lost)
+            .count() as u64;
         self.gaps += lost + account.receipt.forgotten_ranges;
         let room = MAX_RANGES.saturating_sub(self.lost_ranges.len());
-        self.lost_ranges.extend(ranges.iter().take(room).map(|missing| account.lost_range(missing)));
+        self.lost_ranges
+            .extend(ranges.iter().take(room).map(|missing| account.lost_range(missing)));
     }
 }

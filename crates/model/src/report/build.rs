@@ -40,8 +40,18 @@ impl Report {
 
 /// From the first due time to the last sending.
 fn span(accounts: &Accounts<'_>) -> Option<(Reference, Reference)> {
-    let from = accounts.devices.iter().filter_map(|account| account.row.due).map(|due| due.0).min()?;
-    let to = accounts.devices.iter().filter_map(|account| account.row.sent_at).map(|sent| sent.1).max()?;
+    let from = accounts
+        .devices
+        .iter()
+        .filter_map(|account| account.row.due)
+        .map(|due| due.0)
+        .min()?;
+    let to = accounts
+        .devices
+        .iter()
+        .filter_map(|account| account.row.sent_at)
+        .map(|sent| sent.1)
+        .max()?;
     Some((from, to.max(from)))
 }
 
@@ -51,12 +61,21 @@ fn seconds(ns: i64) -> f64 {
 
 fn rate(facts: &RunFacts, ledger: &LedgerReport, accounts: &Accounts<'_>) -> RateReport {
     // One life of each device: a device that came again did not double the rate.
-    let devices: BTreeMap<_, _> = facts.devices.iter().map(|(device, _)| (&device.device, device.rate)).collect();
+    let devices: BTreeMap<_, _> = facts
+        .devices
+        .iter()
+        .map(|(device, _)| (&device.device, device.rate))
+        .collect();
     let asked: Option<f64> = devices.values().copied().sum();
     let sent_at = accounts.devices.iter().filter_map(|account| account.row.sent_at);
-    let span = sent_at.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).map(|(from, to)| seconds(to.since_ns(from)));
+    let span = sent_at
+        .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+        .map(|(from, to)| seconds(to.since_ns(from)));
     // n messages span n − 1 intervals.
-    let over = |count: u64| span.filter(|&span| span > 0.0 && count > 1).map(|span| (count - 1) as f64 / span);
+    let over = |count: u64| {
+        span.filter(|&span| span > 0.0 && count > 1)
+            .map(|span| (count - 1) as f64 / span)
+    };
     RateReport {
         offered: asked.filter(|_| !devices.is_empty()).or_else(|| over(ledger.scheduled)),
         achieved: over(ledger.sent),
@@ -103,7 +122,11 @@ fn clock(facts: &RunFacts) -> ClockReport {
     let run = facts.totals.run();
     let mut domains = run.domains.clone();
     domains.extend(facts.devices.iter().map(|(device, _)| device.domain));
-    ClockReport { domains: domains.len() as u64, bound_ns: run.bound_ns, resolution_ns: facts.resolution_ns }
+    ClockReport {
+        domains: domains.len() as u64,
+        bound_ns: run.bound_ns,
+        resolution_ns: facts.resolution_ns,
+    }
 }
 
 fn verdicts(facts: &RunFacts) -> BTreeMap<&'static str, u64> {
@@ -117,15 +140,18 @@ fn verdicts(facts: &RunFacts) -> BTreeMap<&'static str, u64> {
 fn connects(facts: &RunFacts) -> Connects {
     let mut sum = Connects::default();
     facts.devices.iter().for_each(|(_, row)| sum.add(&row.connects));
-    facts.topics.iter().filter_map(|topic| topic.row.as_ref()).for_each(|row| sum.add(&row.connects));
+    facts
+        .topics
+        .iter()
+        .filter_map(|topic| topic.row.as_ref())
+        .for_each(|row| sum.add(&row.connects));
     sum
 }
 
 /// Objectives leave warm-up and ramps out: seconds that hold nothing else are taken off the ledger's counts.
 fn objectives(facts: &RunFacts, ledger: &LedgerReport) -> Vec<SloReport> {
     let run = facts.totals.run();
-    let [mut sent, mut lost, mut unrecorded, mut unsent] =
-        [ledger.sent, ledger.lost, ledger.unrecorded, ledger.unsent];
+    let [mut sent, mut lost, mut unrecorded, mut unsent] = [ledger.sent, ledger.lost, ledger.unrecorded, ledger.unsent];
     for facts in facts.totals.seconds().values().filter(|facts| facts.is_warmup()) {
         sent = sent.saturating_sub(facts.sent);
         lost = lost.saturating_sub(facts.missing.lost.saturating_sub(facts.found.lost));
@@ -155,7 +181,11 @@ fn objectives(facts: &RunFacts, ledger: &LedgerReport) -> Vec<SloReport> {
 fn per_topic(facts: &RunFacts, accounts: Accounts<'_>) -> Vec<TopicReport> {
     let none = crate::window::TopicTotals::default();
     let topics = accounts.by_topic().into_iter().map(|(topic, accounts)| TopicReport {
-        devices: accounts.devices.iter().map(|account| account.device.device.clone()).collect(),
+        devices: accounts
+            .devices
+            .iter()
+            .map(|account| account.device.device.clone())
+            .collect(),
         ledger: accounts.report(facts.restored),
         latency_ns: latencies!(facts.totals.topics().get(&topic).unwrap_or(&none)),
         topic,

@@ -1,0 +1,249 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    entry::{ConsumerDelay, Missing, ReceiptHead, ReceiptPart, Sample},
+    id::{DaemonId, Domain},
+    range::SeqRange,
+    row::EpochReceipt,
+    slo,
+    time::{NANOS_PER_SECOND, Reference, Second},
+    window::CutEntry,
+};
+
+const START: i64 = 1_800_000_000 * NANOS_PER_SECOND;
+
+fn at(ms: i64) -> Reference {
+    Reference(START + ms * 1_000_000)
+}
+
+fn device() -> Device {
+    Device {
+        epoch: Epoch(1),
+        device: "0-0".to_owned(),
+        topic: "up".into(),
+        response_topic: "down".into(),
+        url: "memory:".to_owned(),
+        qos: 1,
+        mqtt_version: "5".to_owned(),
+        rate: Some(100.0),
+        domain: Domain(1),
+        producer: DaemonId(1),
+    }
+}
+
+/// 1,000 messages at 100 a second: three were lost, one of them had been refused.
+fn facts() -> RunFacts {
+    let mut facts = RunFacts::new("r1".parse().unwrap(), "closed");
+    let send = SendRow {
+        scheduled: 1_001,
+        sent: 1_000,
+        unsent: 1,
+        acked: 999,
+        refused: 1,
+        refused_ranges: vec![SeqRange { first: 11, last: 11 }],
+        due: Some((at(0), at(9_990))),
+        sent_at: Some((at(0), at(9_990))),
+        ended: true,
+        ..SendRow::default()
+    };
+    facts.devices.push((device(), send));
+    let range = SeqRange { first: 10, last: 12 };
+    let lost = Missing {
+        epoch: Epoch(1),
+        kind: MissingKind::Lost,
+        range,
+        due: (at(100), at(120)),
+    };
+    let epoch = EpochReceipt {
+        unique: 997,
+        lost: 3,
+        next: 1_000,
+        ranges: vec![lost],
+        settled: true,
+        ..EpochReceipt::default()
+    };
+    let row = ReceiptRow {
+        arrived: 1_000,
+        unique: 997,
+        duplicate: 2,
+        retained: 1,
+        epochs: [(Epoch(1), epoch)].into(),
+        closed: true,
+        ..ReceiptRow::default()
+    };
+    facts.topics.push(TopicFacts {
+        topic: "down".into(),
+        row: Some(row),
+        stored: 990,
+        dropped: 7,
+    });
+    let sink = SinkRow {
+        exported: 900,
+        thinned: 90,
+        ..SinkRow::default()
+    };
+    facts
+        .sinks
+        .insert("influxdb".to_owned(), [("down".into(), sink)].into());
+    let samples = (0..990).map(|n| Sample {
+        epoch: Epoch(1),
+        sequence: n,
+        due: at(n as i64 * 10),
+        sent: at(n as i64 * 10),
+        received: at(n as i64 * 10 + 1),
+        transit_ns: 1_000_000,
+        delay: ConsumerDelay::None,
+        warmup: false,
+    });
+    let part = ReceiptPart {
+        samples: samples.collect(),
+        missing: vec![lost],
+        ..ReceiptPart::default()
+    };
+    let head = ReceiptHead {
+        daemon: DaemonId(2),
+        domain: Domain(1),
+        bound_ns: 0,
+        era_changed: false,
+        ack_limited: false,
+        absences: Vec::new(),
+    };
+    facts.totals.know_device(&device());
+    facts.totals.apply(&CutEntry::Receipt {
+        second: Second(START / NANOS_PER_SECOND),
+        head,
+        parts: vec![("down".into(), part)],
+    });
+    facts.objectives = slo::list("p99<5ms, loss<1%").unwrap();
+    facts.per_topic = true;
+    facts
+}
+
+#[test]
+fn a_run_with_losses_is_balanced_and_has_the_keys_of_the_design() {
+    let report = Report::build(&facts());
+    insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
+    assert_eq!(exit_code(&report), 0);
+}
+
+#[test]
+fn an_unequal_equation_is_exit_code_3_and_names_both_sides() {
+    let mut facts = facts();
+    facts.topics[0].stored = 989;
+    let report = Report::build(&facts);
+    assert_eq!(exit_code(&report), 3);
+    let unequal: Vec<_> = report
+        .ledger
+        .unequal
+        .iter()
+        .map(|unequal| (unequal.equation, &unequal.topic[..], unequal.left, unequal.right))
+        .collect();
+    assert_eq!(
+        unequal,
+        [
+            ("unique = stored + dropped + buffered", "down", 997, 996),
+            (
+                "stored = exported + pending + thinned + set_aside + sink_dropped",
+                "down (influxdb)",
+                989,
+                990
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_closed_run_has_nothing_in_flight() {
+    let mut facts = facts();
+    if let Some(row) = &mut facts.topics[0].row {
+        row.epochs.values_mut().for_each(|epoch| epoch.lost -= 1);
+    }
+    let report = Report::build(&facts);
+    assert_eq!((report.ledger.in_flight, report.ledger.balanced), (0, Some(false)));
+}
+
+#[test]
+fn in_the_course_of_a_run_nothing_is_judged() {
+    let mut facts = facts();
+    facts.state = "open".to_owned();
+    facts.topics[0].row = None;
+    let report = Report::build(&facts);
+    assert_eq!(
+        (report.ledger.balanced, report.ledger.in_flight, exit_code(&report)),
+        (None, 1_000, 0)
+    );
+}
+
+#[test]
+fn a_restored_run_is_never_balanced() {
+    let facts = RunFacts {
+        restored: true,
+        ..facts()
+    };
+    assert_eq!(Report::build(&facts).ledger.balanced, Some(false));
+}
+
+#[test]
+fn a_missed_objective_is_exit_code_4() {
+    let facts = RunFacts {
+        objectives: slo::list("loss<0.1%").unwrap(),
+        ..facts()
+    };
+    let report = Report::build(&facts);
+    assert_eq!((exit_code(&report), report.slo[0].value), (4, Some(0.003)));
+}
+
+#[test]
+fn a_vanished_producer_is_rebuilt_from_what_came() {
+    let mut facts = facts();
+    let (_, row) = &mut facts.devices[0];
+    *row = SendRow {
+        scheduled: 950,
+        sent: 900,
+        unsent: 0,
+        queued: 50,
+        acked: 899,
+        refused: 0,
+        ended: false,
+        vanished: true,
+        ..row.clone()
+    };
+    let report = Report::build(&facts);
+    let ledger = &report.ledger;
+    assert_eq!(ledger.balanced, Some(true), "{:?}", ledger.unequal);
+    assert_eq!(
+        (ledger.scheduled, ledger.sent, ledger.queued, ledger.unconfirmed),
+        (1_000, 1_000, 0, 101)
+    );
+    assert_eq!((ledger.vanished, ledger.sent_at_most), (1, 1_100));
+}
+
+#[test]
+fn an_empty_run_is_a_report() {
+    let report = Report::build(&RunFacts::new("r1".parse().unwrap(), "closed"));
+    assert_eq!(
+        (report.ledger.balanced, report.duration_s, exit_code(&report)),
+        (Some(true), 0.0, 0)
+    );
+}
+
+proptest! {
+    /// A ledger whose rows were counted right is balanced, and one count off is not.
+    #[test]
+    fn every_count_matters(which in 0..14_usize) {
+        let mut facts = facts();
+        prop_assert_eq!(Report::build(&facts).ledger.balanced, Some(true));
+        let TopicFacts { row, stored, dropped, .. } = &mut facts.topics[0];
+        let row = row.as_mut().unwrap();
+        let (_, send) = &mut facts.devices[0];
+        let sink = facts.sinks.get_mut("influxdb").unwrap().values_mut().next().unwrap();
+        let epoch = row.epochs.values_mut().next().unwrap();
+        *[
+            &mut send.scheduled, &mut send.sent, &mut send.unsent, &mut send.acked, &mut send.refused, &mut epoch.unique,
+            &mut epoch.unheard, &mut row.arrived, &mut row.unique, &mut row.foreign, stored, dropped,
+            &mut sink.pending, &mut sink.set_aside,
+        ][which] += 1;
+        prop_assert_eq!(Report::build(&facts).ledger.balanced, Some(false));
+    }
+}

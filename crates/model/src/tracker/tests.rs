@@ -214,8 +214,8 @@ fn what_a_dead_holder_may_have_received_is_unrecorded_and_later_gaps_are_lost() 
     });
     book.subscribed(sent_at(6_000), true);
     // The session brings what the dead one had not acknowledged.
-    send_all(&mut book, (5_900..6_100));
-    send_all(&mut book, (6_110..12_000));
+    send_all(&mut book, 5_900..6_100);
+    send_all(&mut book, 6_110..12_000);
     let missing = book.expire(sent_at(11_999), DRAIN);
     assert_eq!(
         ranges(&missing),
@@ -251,7 +251,7 @@ fn a_gap_that_a_dead_holder_had_open_is_unrecorded() {
 #[test]
 fn what_was_sent_before_anybody_listened_is_unheard() {
     let mut book = listening_since(sent_at(50), Adoption::Fresh);
-    send_all(&mut book, (50..10_000));
+    send_all(&mut book, 50..10_000);
     assert_eq!(
         ranges(&book.expire(sent_at(9_999), DRAIN)),
         [(MissingKind::Unheard, 0, 49)]
@@ -262,7 +262,7 @@ fn what_was_sent_before_anybody_listened_is_unheard() {
 fn the_first_messages_of_a_device_that_waited_for_us_are_lost() {
     // By the pace of what came later.
     let mut book = listening_since(sent_at(0) + -300_000_000, Adoption::Fresh);
-    send_all(&mut book, (5..10_000));
+    send_all(&mut book, 5..10_000);
     let missing = book.expire(sent_at(9_999), DRAIN);
     assert_eq!(ranges(&missing), [(MissingKind::Lost, 0, 4)]);
     assert_eq!(missing[0].due, (sent_at(0), sent_at(4)));
@@ -300,11 +300,11 @@ fn of_a_silent_device_only_what_was_sent_before_the_subscription_is_unheard() {
 fn between_give_back_and_subscription_messages_are_unheard_without_a_session_and_lost_with_one() {
     for (session, kind) in [(false, MissingKind::Unheard), (true, MissingKind::Lost)] {
         let mut book = listening_since(sent_at(0), Adoption::Fresh);
-        send_all(&mut book, (0..100));
+        send_all(&mut book, 0..100);
         let mut book = reload(&book);
         book.adopt(Adoption::GivenBack { session });
         book.subscribed(sent_at(200), session);
-        send_all(&mut book, (200..9_000));
+        send_all(&mut book, 200..9_000);
         assert_eq!(ranges(&book.expire(sent_at(8_000), DRAIN)), [(kind, 100, 199)]);
     }
 }
@@ -312,10 +312,10 @@ fn between_give_back_and_subscription_messages_are_unheard_without_a_session_and
 #[test]
 fn a_connection_lost_under_a_held_claim_makes_loss() {
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
-    send_all(&mut book, (0..100));
+    send_all(&mut book, 0..100);
     book.adopt(Adoption::Resumed);
     book.subscribed(sent_at(300), false);
-    send_all(&mut book, (300..9_000));
+    send_all(&mut book, 300..9_000);
     assert_eq!(
         ranges(&book.expire(sent_at(8_000), DRAIN)),
         [(MissingKind::Lost, 100, 299)]
@@ -365,7 +365,7 @@ fn memory_is_bounded_and_what_is_forgotten_stays_lost() {
 #[test]
 fn a_vanished_producer_sent_at_least_what_came() {
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
-    send_all(&mut book, (0..50));
+    send_all(&mut book, 0..50);
     book.last_word(
         EPOCH,
         &SendRow {

@@ -7,7 +7,7 @@ use crate::{
     time::Second,
     verdict::Lateness,
     window::{
-        Totals, TopicTotals,
+        TopicTotals, Totals,
         digest::{Digest, Tally, given_up},
         firsts::interpolate,
     },
@@ -21,13 +21,21 @@ impl Totals {
         let facts = self.seconds.facts_mut(second);
         facts.arrived += digest.receipt.lateness.messages;
         if digest.receipt.lateness.messages > 0 {
-            facts.consumers_by_receipt.entry(head.daemon).or_default().add(digest.receipt.lateness);
+            facts
+                .consumers_by_receipt
+                .entry(head.daemon)
+                .or_default()
+                .add(digest.receipt.lateness);
         }
         self.mark(second, head, &digest, digest.receipt);
         for &(second, tally) in &digest.due {
             let facts = self.seconds.facts_mut(second);
             facts.received += tally.lateness.messages;
-            facts.consumers_by_due.entry(head.daemon).or_default().add(tally.lateness);
+            facts
+                .consumers_by_due
+                .entry(head.daemon)
+                .or_default()
+                .add(tally.lateness);
             self.mark(second, head, &digest, tally);
         }
         for (topic, part) in parts {
@@ -81,7 +89,11 @@ impl Totals {
     pub(super) fn apply_send(&mut self, second: Second, head: &SendHead, parts: &[SendPart]) {
         self.run.domains.insert(head.domain);
         let facts = self.seconds.facts_mut(second);
-        let lateness = Lateness { messages: head.messages, late: head.late, extreme: head.extreme };
+        let lateness = Lateness {
+            messages: head.messages,
+            late: head.late,
+            extreme: head.extreme,
+        };
         if lateness != Lateness::default() {
             facts.producers.entry(head.daemon).or_default().add(lateness);
         }
@@ -101,7 +113,10 @@ impl Totals {
             let topic = &device.response_topic;
             self.changed_topics.insert(topic.clone());
             if let Some(first) = part.first_sequence {
-                self.firsts.entry(topic.clone()).or_default().learn(part.epoch, second, first);
+                self.firsts
+                    .entry(topic.clone())
+                    .or_default()
+                    .learn(part.epoch, second, first);
             }
             let totals = self.topics.entry(topic.clone()).or_default();
             totals.see(second);

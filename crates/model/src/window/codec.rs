@@ -22,7 +22,10 @@ pub fn topic(totals: &TopicTotals, firsts: &Firsts) -> Vec<u8> {
         put_i64(&mut out, first.0);
         put_i64(&mut out, last.0.wrapping_sub(first.0));
     }
-    totals.histograms().into_iter().for_each(|histogram| histogram.encode(&mut out));
+    totals
+        .histograms()
+        .into_iter()
+        .for_each(|histogram| histogram.encode(&mut out));
     put_u64(&mut out, firsts.0.len() as u64);
     for (epoch, seconds) in &firsts.0 {
         out.extend_from_slice(&epoch.0.to_le_bytes());
@@ -72,16 +75,23 @@ pub fn run(run: &RunTotals) -> Vec<u8> {
     for domain in &run.domains {
         out.extend_from_slice(&domain.0.to_le_bytes());
     }
-    run.histograms().into_iter().for_each(|histogram| histogram.encode(&mut out));
+    run.histograms()
+        .into_iter()
+        .for_each(|histogram| histogram.encode(&mut out));
     out
 }
 
 pub fn load_run(bytes: &[u8]) -> Option<RunTotals> {
     let mut input = versioned(bytes)?;
     let input = &mut input;
-    let mut run =
-        RunTotals { bound_ns: get_u64(input)?, unknown_epochs: get_u64(input)?, ..RunTotals::default() };
-    let domains = get_list(input, |input| get_fixed(input).map(|bytes| Domain(u32::from_le_bytes(bytes))))?;
+    let mut run = RunTotals {
+        bound_ns: get_u64(input)?,
+        unknown_epochs: get_u64(input)?,
+        ..RunTotals::default()
+    };
+    let domains = get_list(input, |input| {
+        get_fixed(input).map(|bytes| Domain(u32::from_le_bytes(bytes)))
+    })?;
     run.domains = domains.into_iter().collect();
     for histogram in run.histograms_mut() {
         *histogram = Dense::decode(input)?;
@@ -140,7 +150,13 @@ fn put_facts(out: &mut Vec<u8>, facts: &SecondFacts, daemons: &BTreeMap<DaemonId
     flag(facts.clock != ClockDoubt::default(), CLOCK);
     flag(faults != [0; 9], FAULTS);
     out.push(flags);
-    for count in [facts.scheduled, facts.sent, facts.received, facts.arrived, facts.measured] {
+    for count in [
+        facts.scheduled,
+        facts.sent,
+        facts.received,
+        facts.arrived,
+        facts.measured,
+    ] {
         put_u64(out, count);
     }
     if flags & CLOCK != 0 {
@@ -164,7 +180,9 @@ fn put_facts(out: &mut Vec<u8>, facts: &SecondFacts, daemons: &BTreeMap<DaemonId
 pub fn load_minute(bytes: &[u8], start: Second) -> Option<Vec<(Second, SecondFacts)>> {
     let mut input = versioned(bytes)?;
     let input = &mut input;
-    let daemons = get_list(input, |input| get_fixed(input).map(|bytes| DaemonId(u64::from_le_bytes(bytes))))?;
+    let daemons = get_list(input, |input| {
+        get_fixed(input).map(|bytes| DaemonId(u64::from_le_bytes(bytes)))
+    })?;
     let seconds = get_list(input, |input| {
         let offset = i64::try_from(get_u64(input)?).ok().filter(|&offset| offset < GROUP)?;
         Some((Second(start.0 + offset), get_facts(input, &daemons)?))
@@ -185,7 +203,10 @@ fn get_facts(input: &mut &[u8], daemons: &[DaemonId]) -> Option<SecondFacts> {
         ..SecondFacts::default()
     };
     if flags & CLOCK != 0 {
-        facts.clock = ClockDoubt { bound_ns: get_u64(input)?, p50_ns: get_u64(input)? };
+        facts.clock = ClockDoubt {
+            bound_ns: get_u64(input)?,
+            p50_ns: get_u64(input)?,
+        };
     }
     if flags & FAULTS != 0 {
         facts.unsent = get_u64(input)?;
@@ -194,11 +215,18 @@ fn get_facts(input: &mut &[u8], daemons: &[DaemonId]) -> Option<SecondFacts> {
         facts.found = get_given_up(input)?;
         facts.warmup = get_u64(input)?;
     }
-    for table in [&mut facts.producers, &mut facts.consumers_by_due, &mut facts.consumers_by_receipt] {
+    for table in [
+        &mut facts.producers,
+        &mut facts.consumers_by_due,
+        &mut facts.consumers_by_receipt,
+    ] {
         let list = get_list(input, |input| {
             let daemon = *daemons.get(usize::try_from(get_u64(input)?).ok()?)?;
-            let lateness =
-                Lateness { messages: get_u64(input)?, late: get_u64(input)?, extreme: get_u64(input)? };
+            let lateness = Lateness {
+                messages: get_u64(input)?,
+                late: get_u64(input)?,
+                extreme: get_u64(input)?,
+            };
             Some((daemon, lateness))
         })?;
         *table = list.into_iter().collect();
@@ -207,7 +235,11 @@ fn get_facts(input: &mut &[u8], daemons: &[DaemonId]) -> Option<SecondFacts> {
 }
 
 fn get_given_up(input: &mut &[u8]) -> Option<GivenUp> {
-    Some(GivenUp { lost: get_u64(input)?, unrecorded: get_u64(input)?, unheard: get_u64(input)? })
+    Some(GivenUp {
+        lost: get_u64(input)?,
+        unrecorded: get_u64(input)?,
+        unheard: get_u64(input)?,
+    })
 }
 
 fn versioned(bytes: &[u8]) -> Option<&[u8]> {

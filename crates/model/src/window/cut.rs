@@ -56,7 +56,10 @@ impl<'a> Drafts<'a> {
         let receipt = (WindowKind::Receipt, second, head.daemon);
         self.consumers.entry(receipt).or_default().add(digest.receipt.lateness);
         for &(due, tally) in &digest.due {
-            self.consumers.entry((WindowKind::Due, due, head.daemon)).or_default().add(tally.lateness);
+            self.consumers
+                .entry((WindowKind::Due, due, head.daemon))
+                .or_default()
+                .add(tally.lateness);
         }
         for (topic, part) in parts {
             let draft = self.draft(WindowKind::Receipt, second, topic, head, digest.doubt);
@@ -87,21 +90,33 @@ impl<'a> Drafts<'a> {
         }
         for missing in &part.missing {
             for (second, count) in interpolate(missing) {
-                self.bare_draft(second, topic, none).totals.missing.add(given_up(missing, count));
+                self.bare_draft(second, topic, none)
+                    .totals
+                    .missing
+                    .add(given_up(missing, count));
             }
         }
         for found in &part.found {
             for (second, count) in interpolate(found) {
-                self.bare_draft(second, topic, none).totals.found.add(given_up(found, count));
+                self.bare_draft(second, topic, none)
+                    .totals
+                    .found
+                    .add(given_up(found, count));
             }
         }
     }
 
     fn add_send(&mut self, second: Second, head: &SendHead, parts: &[SendPart], devices: &'a Devices) {
-        let lateness = Lateness { messages: head.messages, late: head.late, extreme: head.extreme };
+        let lateness = Lateness {
+            messages: head.messages,
+            late: head.late,
+            extreme: head.extreme,
+        };
         self.producers.entry((second, head.daemon)).or_default().add(lateness);
         for part in parts {
-            let Some(device) = devices.get(&part.epoch) else { continue };
+            let Some(device) = devices.get(&part.epoch) else {
+                continue;
+            };
             let draft = self.bare_draft(second, &device.response_topic, ClockDoubt::default());
             draft.daemons.insert(head.daemon);
             draft.warmup |= part.warmup;
@@ -137,7 +152,11 @@ impl<'a> Drafts<'a> {
     }
 
     fn finish(self) -> Vec<Window> {
-        let Drafts { windows, producers, consumers } = self;
+        let Drafts {
+            windows,
+            producers,
+            consumers,
+        } = self;
         let finish = |((kind, second, topic), mut draft): ((WindowKind, Second, &Topic), Draft)| {
             draft.totals.seconds = Some((second, second));
             let reasons = reasons(kind, second, &draft, &producers, &consumers);

@@ -37,7 +37,11 @@ impl Tally {
 
 impl Digest {
     pub fn of(head: &ReceiptHead, parts: &[(Topic, ReceiptPart)]) -> Digest {
-        let mut digest = Digest { doubt: ClockDoubt::default(), receipt: Tally::default(), due: Vec::new() };
+        let mut digest = Digest {
+            doubt: ClockDoubt::default(),
+            receipt: Tally::default(),
+            due: Vec::new(),
+        };
         let mut response = Histogram::default();
         for sample in parts.iter().flat_map(|(_, part)| &part.samples) {
             digest.receipt.count(sample);
@@ -48,7 +52,10 @@ impl Digest {
             }
         }
         if let Some(p50) = response.percentile(0.5) {
-            digest.doubt = ClockDoubt { bound_ns: head.bound_ns, p50_ns: p50.max(0) as u64 };
+            digest.doubt = ClockDoubt {
+                bound_ns: head.bound_ns,
+                p50_ns: p50.max(0) as u64,
+            };
         }
         digest
     }

@@ -21,7 +21,10 @@ pub struct Firsts(pub BTreeMap<Epoch, BTreeMap<Second, u64>>);
 impl Firsts {
     pub fn learn(&mut self, epoch: Epoch, second: Second, first: u64) {
         let seconds = self.0.entry(epoch).or_default();
-        seconds.entry(second).and_modify(|known| *known = first.min(*known)).or_insert(first);
+        seconds
+            .entry(second)
+            .and_modify(|known| *known = first.min(*known))
+            .or_insert(first);
         if seconds.len() > KEPT {
             seconds.pop_first();
         }
@@ -39,14 +42,21 @@ impl Firsts {
             covered_from.get_or_insert(first);
             // Beyond the newest second it is not known where it ends.
             let Some(&(_, &next)) = known.peek() else {
-                let rest = SeqRange { first: first.max(missing.range.first), last: missing.range.last };
+                let rest = SeqRange {
+                    first: first.max(missing.range.first),
+                    last: missing.range.last,
+                };
                 if rest.first <= rest.last {
                     let part = interpolate(&part_of(missing, rest));
                     spread.extend(part.into_iter().map(|(guess, count)| (guess.max(second), count)));
                 }
                 break;
             };
-            let count = if next > first { missing.range.overlap(SeqRange { first, last: next - 1 }) } else { 0 };
+            let count = if next > first {
+                missing.range.overlap(SeqRange { first, last: next - 1 })
+            } else {
+                0
+            };
             if count > 0 {
                 spread.push((second, count));
             }
@@ -54,7 +64,13 @@ impl Firsts {
         // What lies before the oldest second that is still known.
         if let Some(from) = covered_from.filter(|&from| from > missing.range.first) {
             let last = missing.range.last.min(from - 1);
-            spread.extend(interpolate(&part_of(missing, SeqRange { first: missing.range.first, last })));
+            spread.extend(interpolate(&part_of(
+                missing,
+                SeqRange {
+                    first: missing.range.first,
+                    last,
+                },
+            )));
         }
         spread
     }
@@ -68,7 +84,11 @@ fn part_of(missing: &Missing, range: SeqRange) -> Missing {
         let passed = span * i128::from(sequence - missing.range.first) / steps;
         missing.due.0 + passed.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     };
-    Missing { range, due: (due(range.first), due(range.last)), ..*missing }
+    Missing {
+        range,
+        due: (due(range.first), due(range.last)),
+        ..*missing
+    }
 }
 
 /// By a straight line between the due times of the range's ends.

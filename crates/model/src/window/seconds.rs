@@ -78,5 +78,9 @@ impl Seconds {
 }
 
 fn name(minute: i64, field: u32) -> String {
-    if field == 0 { format!("s:{minute}") } else { format!("s:{minute}:{field}") }
+    if field == 0 {
+        format!("s:{minute}")
+    } else {
+        format!("s:{minute}:{field}")
+    }
 }
