@@ -267,7 +267,8 @@ impl Sender {
         }
         self.again = self.window.in_sequence().into();
         self.quota_limit = usize::from(accepted.receive_maximum);
-        self.quota = self.quota_limit;
+        // The specification would let what is only to be released count for nothing; brokers count it all the same.
+        self.quota = self.quota_limit.saturating_sub(self.window.released());
         self.blocked = false;
     }
 

@@ -59,6 +59,11 @@ impl Window {
         self.slots.len() - self.free.len()
     }
 
+    /// How many messages await PUBCOMP.
+    pub fn released(&self) -> usize {
+        self.slots.iter().filter(|entry| entry.phase == Phase::Released).count()
+    }
+
     /// Takes a packet id; None when the window is full.
     pub fn reserve(&mut self) -> Option<u16> {
         if let Some(id) = self.free.pop() {

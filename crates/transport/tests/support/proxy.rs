@@ -19,8 +19,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Cuts the first `cuts` connections after some bytes each, a different number every time.
-    pub fn start(broker: SocketAddr, cuts: usize) -> Proxy {
+    /// Cuts the first `cuts` connections after some bytes of the client, at most `span`, a different number every time.
+    pub fn start(broker: SocketAddr, cuts: usize, span: usize) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let sent = Arc::new(Mutex::new(Vec::new()));
@@ -39,7 +39,7 @@ impl Proxy {
                 sent.lock().unwrap().push(Vec::new());
                 let cut = left.load(Ordering::Relaxed) > 0;
                 // Early, late, and also in the middle of frames and of the handshake.
-                let limit = if cut { 20 + (number * 7919) % 9000 } else { usize::MAX };
+                let limit = if cut { 20 + (number * 7919) % span } else { usize::MAX };
                 let sent = sent.clone();
                 let left = left.clone();
                 let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
