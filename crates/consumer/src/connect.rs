@@ -80,6 +80,14 @@ pub fn client_id(run: &RunName, sharing: Sharing, partition: Partition, device: 
     }
 }
 
+/// Every client id under which a topic of this device may have been listened for, whatever the consumers' settings.
+pub fn client_ids(run: &RunName, partitions: u16, consumers: &[DaemonId], device: &Device) -> Vec<String> {
+    let partition = device.response_topic.partition(partitions);
+    let own = consumers.iter().map(|daemon| Sharing::Daemon(*daemon));
+    let sharings = [Sharing::Topic, Sharing::Partition].into_iter().chain(own);
+    sharings.map(|sharing| client_id(run, sharing, partition, device)).collect()
+}
+
 /// How to listen for a response topic that `device` is the first to share.
 pub fn plan(
     settings: &ConsumerSettings,

@@ -24,6 +24,6 @@ mod slice;
 mod tender;
 mod worker;
 
-pub use connect::{Sharing, client_id};
+pub use connect::{Sharing, client_id, client_ids};
 pub use error::Error;
 pub use serve::run;

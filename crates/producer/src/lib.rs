@@ -16,4 +16,5 @@ mod waiting;
 mod worker;
 
 pub use error::Error;
+pub use plan::connection;
 pub use run::{Outcome, run};

@@ -89,11 +89,10 @@ impl Plan {
             url: transport.url(),
             run,
             ordinal: ordinal.to_string(),
-            password: settings.password.as_ref().map(secret_template).transpose()?,
             payload: Arc::new(payload(settings)?),
             seed,
         };
-        let mut devices: Vec<Planned> = (0..settings.devices).map(|n| maker.device(n)).collect();
+        let mut devices = (0..settings.devices).map(|n| maker.device(n)).collect::<Result<Vec<_>, _>>()?;
         devices.sort_by_key(|device| (device.partition, device.index));
 
         let workers = workers(settings);
@@ -125,13 +124,12 @@ struct Maker<'a> {
     url: &'a str,
     run: &'a RunRecord,
     ordinal: String,
-    password: Option<Template>,
     payload: Arc<Payload>,
     seed: u64,
 }
 
 impl Maker<'_> {
-    fn device(&self, n: u32) -> Planned {
+    fn device(&self, n: u32) -> Result<Planned, Error> {
         let Maker { settings, run, .. } = self;
         let number = n.to_string();
         let base = [("run", run.run.as_str()), ("producer", &self.ordinal), ("n", &number)];
@@ -160,7 +158,7 @@ impl Maker<'_> {
             producer: self.context.daemon,
         };
         let publisher = PublisherConfig {
-            connection: self.connection(&all),
+            connection: connection(settings, &all)?,
             topic: topic.as_str().into(),
             qos: settings.qos,
             epoch,
@@ -172,45 +170,44 @@ impl Maker<'_> {
             },
             in_flight: settings.in_flight,
         };
-        Planned {
+        Ok(Planned {
             registration,
             partition,
             publisher: Some(publisher),
             index: n,
-        }
+        })
     }
+}
 
-    fn connection(&self, values: &[(&str, &str)]) -> ConnectionConfig {
-        let settings = self.settings;
-        // A session keeps nothing for who publishes with QoS 0.
-        let session_expiry = if settings.qos > 0 {
-            settings.session_expiry
-        } else {
-            Duration::ZERO
-        };
-        let render = |template: &Option<Template>| template.as_ref().map(|template| template.render(values));
-        ConnectionConfig {
-            client_id: settings.client_id.render(values),
-            username: render(&settings.username),
-            password: render(&self.password),
-            tls: TlsConfig {
-                ca: settings.tls_ca.clone(),
-                cert: render(&settings.tls_cert).map(Into::into),
-                key: render(&settings.tls_key).map(Into::into),
-                server_name: render(&settings.tls_server_name),
-                alpn: settings.tls_alpn.clone(),
-                insecure: settings.tls_insecure,
-            },
-            version: version(&settings.mqtt_version),
-            keep_alive: settings.keep_alive,
-            session_expiry,
-            // Without sessions there is nothing to clear, and a connect to save.
-            clear_session: !session_expiry.is_zero(),
-            reconnect: settings.reconnect,
-            receive_maximum: u16::MAX,
-            stamp: settings.stamp,
-        }
-    }
+/// How a device connects that these values name: `run`, `device`, `producer`, `n`, `topic`.
+///
+/// Errors: the password cannot be used as a template.
+pub fn connection(settings: &ProducerSettings, values: &[(&str, &str)]) -> Result<ConnectionConfig, Error> {
+    // A session keeps nothing for who publishes with QoS 0.
+    let session_expiry = if settings.qos > 0 { settings.session_expiry } else { Duration::ZERO };
+    let render = |template: &Option<Template>| template.as_ref().map(|template| template.render(values));
+    let password = settings.password.as_ref().map(secret_template).transpose()?;
+    Ok(ConnectionConfig {
+        client_id: settings.client_id.render(values),
+        username: render(&settings.username),
+        password: render(&password),
+        tls: TlsConfig {
+            ca: settings.tls_ca.clone(),
+            cert: render(&settings.tls_cert).map(Into::into),
+            key: render(&settings.tls_key).map(Into::into),
+            server_name: render(&settings.tls_server_name),
+            alpn: settings.tls_alpn.clone(),
+            insecure: settings.tls_insecure,
+        },
+        version: version(&settings.mqtt_version),
+        keep_alive: settings.keep_alive,
+        session_expiry,
+        // Without sessions there is nothing to clear, and a connect to save.
+        clear_session: !session_expiry.is_zero(),
+        reconnect: settings.reconnect,
+        receive_maximum: u16::MAX,
+        stamp: settings.stamp,
+    })
 }
 
 fn schedule(settings: &ProducerSettings) -> ScheduleSpec {

@@ -6,6 +6,7 @@ mod announce;
 pub mod contract;
 mod cursor;
 mod error;
+mod finding;
 pub mod lease;
 pub mod memory;
 pub mod partition;
@@ -15,3 +16,4 @@ pub mod types;
 
 pub use contract::{Ledgers, ReferenceClock, Registry, Samples, Store};
 pub use error::{Error, Fate};
+pub use finding::Finding;

@@ -5,6 +5,7 @@
 mod claims;
 mod clock;
 mod connection;
+mod diagnose;
 mod ears;
 mod reply;
 mod runs;

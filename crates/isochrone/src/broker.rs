@@ -1,0 +1,113 @@
+//! The embedded broker: what the fleet talks to when ISOCHRONE_BROKER is not set.
+
+use std::{net::SocketAddr, thread::JoinHandle, time::Duration};
+
+use mqtt5::broker::{
+    BrokerConfig, BrokerShutdownHandle, MqttBroker,
+    config::{StorageBackend, StorageConfig},
+};
+use tokio::sync::oneshot;
+
+/// Deliveries that may await acknowledgement for each subscriber; far above what one read holds, so that the broker's
+/// window is not what a run measures.
+const OUTBOUND_IN_FLIGHT: u16 = 10_000;
+
+/// Messages that may wait for a subscriber that is slow or away; beyond it the broker drops, which the ledger shows.
+const QUEUED_PER_CLIENT: usize = 200_000;
+
+/// How long the broker gets to close its connections.
+const SHUTDOWN: Duration = Duration::from_secs(3);
+
+/// A broker on a loopback port of its own, in threads of its own.
+pub struct Broker {
+    address: SocketAddr,
+    shutdown: BrokerShutdownHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The embedded broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[error("start the embedded broker: {0}")]
+pub struct Error(String);
+
+impl Broker {
+    /// Starts it and waits until it listens.
+    pub async fn start() -> Result<Broker, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("broker".to_owned())
+            .spawn(move || serve(sender))
+            .map_err(|error| Error(error.to_string()))?;
+        let (address, shutdown) = receiver.await.map_err(|_| Error("it ended at once".to_owned()))??;
+        Ok(Broker {
+            address,
+            shutdown,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it listens, as a URL.
+    pub fn url(&self) -> String {
+        format!("mqtt://{}", self.address)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.shutdown.shutdown();
+        if let Some(thread) = self.thread.take() {
+            // A panic in the broker's thread has been reported by then; there is nothing to add to it.
+            let _ = thread.join();
+        }
+    }
+}
+
+type Started = Result<(SocketAddr, BrokerShutdownHandle), Error>;
+
+fn serve(started: oneshot::Sender<Started>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("broker")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = started.send(Err(Error(error.to_string())));
+            return;
+        }
+    };
+    runtime.block_on(run(started));
+    runtime.shutdown_timeout(SHUTDOWN);
+}
+
+async fn run(started: oneshot::Sender<Started>) {
+    let mut broker = match MqttBroker::with_config(config()).await {
+        Ok(broker) => broker,
+        Err(error) => {
+            let _ = started.send(Err(Error(error.to_string())));
+            return;
+        }
+    };
+    let Some(address) = broker.local_addr() else {
+        let _ = started.send(Err(Error("it has no address".to_owned())));
+        return;
+    };
+    let _ = started.send(Ok((address, broker.shutdown_handle())));
+    if let Err(error) = broker.run().await {
+        tracing::error!(%error, "the embedded broker ended");
+    }
+}
+
+fn config() -> BrokerConfig {
+    let mut config = BrokerConfig::default();
+    config.bind_addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.max_clients = 1_000_000;
+    config.max_outbound_inflight = OUTBOUND_IN_FLIGHT;
+    config.sys_topics_enabled = false;
+    config.storage_config = StorageConfig::default()
+        .with_backend(StorageBackend::Memory)
+        .with_persistence(false)
+        .with_max_queued_messages_per_client(QUEUED_PER_CLIENT);
+    config
+}

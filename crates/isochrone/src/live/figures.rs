@@ -1,0 +1,215 @@
+//! The figures of the moment: differences between two readings of totals that only grow.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use isochrone_model::{
+    histogram::{Dense, bounds, nearest_rank},
+    report::RunFacts,
+    time::Reference,
+    verdict::verdict,
+};
+
+use crate::text::{count, nanos};
+
+/// What is shown.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// `open`, `draining`, `closed`.
+    pub state: String,
+    /// Since the first message was due.
+    pub elapsed: Duration,
+    /// Until the last one is due, where that is known.
+    pub left: Option<Duration>,
+    /// Messages a second since the last reading.
+    pub sent_rate: f64,
+    /// Likewise.
+    pub received_rate: f64,
+    /// p50 and p99 since the last reading, in nanoseconds.
+    pub response: (Option<i64>, Option<i64>),
+    /// Likewise.
+    pub transit: (Option<i64>, Option<i64>),
+    /// Likewise.
+    pub late: (Option<i64>, Option<i64>),
+    /// Whole counts.
+    pub sent: u64,
+    /// First copies received.
+    pub unique: u64,
+    /// Given up, of any kind.
+    pub missing: u64,
+    /// Not sent.
+    pub unsent: u64,
+    /// Connection attempts, and those that failed.
+    pub connects: (u64, u64),
+    /// The newest complete second's verdict.
+    pub verdict: &'static str,
+}
+
+/// Remembers the last reading.
+#[derive(Default)]
+pub struct Gauge {
+    last: Option<Reading>,
+}
+
+struct Reading {
+    at: Reference,
+    sent: u64,
+    unique: u64,
+    histograms: [Buckets; 3],
+}
+
+type Buckets = BTreeMap<i64, u64>;
+
+impl Gauge {
+    /// The figures since the last call.
+    pub fn measure(&mut self, facts: &RunFacts, now: Reference, duration: Option<Duration>) -> Figures {
+        let run = facts.totals.run();
+        let unique = facts
+            .topics
+            .iter()
+            .filter_map(|topic| topic.row.as_ref())
+            .map(|row| row.unique)
+            .sum();
+        let sum =
+            |of: fn(&isochrone_model::row::SendRow) -> u64| facts.devices.iter().map(|(_, row)| of(row)).sum::<u64>();
+        let reading = Reading {
+            at: now,
+            sent: sum(|row| row.sent),
+            unique,
+            histograms: [buckets(&run.response), buckets(&run.transit), buckets(&run.late)],
+        };
+        let begun = facts
+            .devices
+            .iter()
+            .filter_map(|(_, row)| row.due)
+            .map(|(first, _)| first)
+            .min();
+        let elapsed = begun.map_or(Duration::ZERO, |first| {
+            Duration::from_nanos(now.since_ns(first).max(0) as u64)
+        });
+        let rows = || {
+            facts
+                .topics
+                .iter()
+                .filter_map(|topic| topic.row.as_ref())
+                .flat_map(|row| row.epochs.values())
+        };
+        let connects = facts.devices.iter().map(|(_, row)| &row.connects).chain(
+            facts
+                .topics
+                .iter()
+                .filter_map(|topic| topic.row.as_ref())
+                .map(|row| &row.connects),
+        );
+        let connects = connects.fold((0, 0), |(attempts, failed), connects| {
+            (
+                attempts + connects.attempts,
+                failed + connects.failed.values().sum::<u64>(),
+            )
+        });
+        let since = self.last.as_ref();
+        let rate = |new: u64, old: fn(&Reading) -> u64| {
+            since.map_or(0.0, |last| {
+                let seconds = now.since_ns(last.at) as f64 / 1e9;
+                if seconds > 0.0 {
+                    new.saturating_sub(old(last)) as f64 / seconds
+                } else {
+                    0.0
+                }
+            })
+        };
+        let percentiles = |index: usize| {
+            let fresh = difference(&reading.histograms[index], since.map(|last| &last.histograms[index]));
+            (percentile(&fresh, 0.5), percentile(&fresh, 0.99))
+        };
+        let newest = facts.totals.seconds().iter().next_back();
+        let figures = Figures {
+            state: facts.state.clone(),
+            elapsed,
+            left: duration.map(|duration| duration.saturating_sub(elapsed)),
+            sent_rate: rate(reading.sent, |last| last.sent),
+            received_rate: rate(unique, |last| last.unique),
+            response: percentiles(0),
+            transit: percentiles(1),
+            late: percentiles(2),
+            sent: reading.sent,
+            unique,
+            missing: rows().map(|row| row.lost + row.unrecorded + row.unheard).sum(),
+            unsent: sum(|row| row.unsent),
+            connects,
+            verdict: newest.map_or("–", |(_, facts)| verdict(facts).worst.name()),
+        };
+        self.last = Some(reading);
+        figures
+    }
+}
+
+/// Buckets by their lower bound: raw values of a young histogram fall into the buckets of an older one.
+fn buckets(histogram: &Dense) -> Buckets {
+    let mut all = Buckets::new();
+    for (value, count) in histogram.values() {
+        *all.entry(bounds(value).0).or_default() += count;
+    }
+    all
+}
+
+fn difference(new: &Buckets, old: Option<&Buckets>) -> Buckets {
+    let before = |bound| old.and_then(|old| old.get(bound)).copied().unwrap_or(0);
+    new.iter()
+        .map(|(bound, count)| (*bound, count.saturating_sub(before(bound))))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+fn percentile(buckets: &Buckets, q: f64) -> Option<i64> {
+    let total: u64 = buckets.values().sum();
+    let rank = nearest_rank(q, total);
+    let mut seen = 0;
+    buckets.iter().find_map(|(bound, count)| {
+        seen += count;
+        (seen >= rank).then_some(*bound)
+    })
+}
+
+/// Two percentiles side by side.
+pub fn pair((p50, p99): (Option<i64>, Option<i64>)) -> String {
+    let one = |value: Option<i64>| value.map_or_else(|| "–".to_owned(), |ns| nanos(ns as f64));
+    format!("{} / {}", one(p50), one(p99))
+}
+
+impl Figures {
+    /// One line for a log.
+    pub fn line(&self) -> String {
+        let left = self
+            .left
+            .map_or_else(String::new, |left| format!(", {:.0} s left", left.as_secs_f64()));
+        format!(
+            "{:>5.0} s{left}: {} msg/s out, {} in, response p50/p99 {}, late {}, {} missing, {} unsent, {}",
+            self.elapsed.as_secs_f64(),
+            count(self.sent_rate.round() as u64),
+            count(self.received_rate.round() as u64),
+            pair(self.response),
+            pair(self.late),
+            count(self.missing),
+            count(self.unsent),
+            self.verdict,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was recorded between two readings alone decides the percentiles between them.
+    #[test]
+    fn percentiles_are_of_the_interval() {
+        let mut histogram = Dense::default();
+        histogram.record_n(1_000, 10_000);
+        let before = buckets(&histogram);
+        histogram.record_n(1_000_000, 100);
+        let fresh = difference(&buckets(&histogram), Some(&before));
+        assert_eq!(fresh.values().sum::<u64>(), 100);
+        assert_eq!(percentile(&fresh, 0.5), Some(bounds(1_000_000).0));
+        assert_eq!(percentile(&Buckets::new(), 0.5), None);
+    }
+}

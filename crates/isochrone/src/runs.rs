@@ -1,0 +1,98 @@
+//! Which runs the store knows, and choosing one.
+
+use isochrone_model::id::RunName;
+use isochrone_store::{
+    Error, Store,
+    types::{RunRecord, RunState},
+};
+use serde_json::json;
+
+use crate::{
+    cli::Format,
+    facts::{state_name, utc},
+    text::plain_table,
+};
+
+/// The named run, or the newest.
+///
+/// # Errors
+/// The store's, or that there is no such run.
+pub async fn choose(store: &dyn Store, name: Option<&RunName>) -> Result<RunRecord, Error> {
+    let found = match name {
+        Some(name) => store.run(name).await?,
+        None => store.runs().await?.into_iter().next(),
+    };
+    let unknown = || match name {
+        Some(name) => Error::Run {
+            run: name.clone(),
+            cause: "unknown; `isochrone runs` lists them".to_owned(),
+        },
+        None => Error::Corrupt {
+            key: "runs".to_owned(),
+            cause: "there is no run".to_owned(),
+        },
+    };
+    found.ok_or_else(unknown)
+}
+
+/// All runs, newest first.
+///
+/// # Errors
+/// The store's.
+pub async fn list(store: &dyn Store, format: Format) -> Result<String, Error> {
+    let runs = store.runs().await?;
+    if format == Format::Json {
+        let runs: Vec<_> = runs.iter().map(describe).collect();
+        return Ok(format!("{:#}", json!(runs)));
+    }
+    if runs.is_empty() {
+        return Ok("no runs".to_owned());
+    }
+    let mut table = plain_table();
+    table.set_header(["run", "state", "opened", "closed", "partitions", "claim unit"]);
+    for run in runs {
+        table.add_row([
+            run.run.to_string(),
+            state_name(run.state).to_owned(),
+            utc(run.opened_at),
+            run.closed_at.map(utc).unwrap_or_default(),
+            run.pins.partitions.to_string(),
+            run.pins.claim_unit,
+        ]);
+    }
+    Ok(table.to_string())
+}
+
+fn describe(run: &RunRecord) -> serde_json::Value {
+    json!({
+        "run": run.run,
+        "state": state_name(run.state),
+        "opened_at": utc(run.opened_at),
+        "closed_at": run.closed_at.map(utc),
+        "partitions": run.pins.partitions,
+        "claim_unit": run.pins.claim_unit,
+        "restored": run.restored,
+    })
+}
+
+/// Waits until a run is closed.
+///
+/// # Errors
+/// The store's, other than being away.
+pub async fn closed(store: &dyn Store, run: &RunRecord) -> Result<RunRecord, Error> {
+    loop {
+        match store.run(&run.run).await {
+            Ok(Some(record)) if record.state == RunState::Closed => return Ok(record),
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                return Err(Error::Run {
+                    run: run.run.clone(),
+                    cause: "it was purged".to_owned(),
+                });
+            }
+            Err(error @ Error::Away { .. }) => tracing::warn!(%error, "wait for the run to close"),
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+    }
+}

@@ -1,0 +1,111 @@
+//! What each command does.
+
+use std::{error::Error, io::Write, sync::Arc};
+
+use isochrone_daemon::{
+    Context, Health, Metrics, Shared, Stop, chassis, clock::discipline, settings::All, warden::Warden,
+};
+use isochrone_model::{
+    id::Topic,
+    report::{Report, exit_code},
+};
+use isochrone_store::{Store, types::Role};
+
+use crate::{
+    cli::{Format, Invocation, Task},
+    doctor, facts, fleet, purge, runs, samples, text,
+};
+
+/// Does it, and gives the exit code.
+///
+/// # Errors
+/// What failed, fitting after "failed to".
+pub async fn perform(invocation: &Invocation, all: All) -> Result<u8, Box<dyn Error>> {
+    let format = invocation.format;
+    let wanted = facts::Wanted {
+        objectives: all.plotter.slo.clone(),
+        per_topic: invocation.per_topic,
+    };
+    match &invocation.task {
+        Task::Run => return Ok(fleet::run(all, &invocation.source, format, wanted).await?),
+        Task::Check => all.effective.iter().for_each(|one| print(&one.to_string())),
+        Task::Doctor => {
+            let (findings, well) = doctor::examine(&all, format).await?;
+            print(&findings);
+            return Ok(if well { chassis::DONE } else { chassis::FAILED });
+        }
+        Task::Report { wait } => return report(all, &wanted, *wait, format).await,
+        Task::Runs => print(&runs::list(&*open(&all)?, format).await?),
+        Task::Samples => {
+            let store = open(&all)?;
+            let run = runs::choose(&*store, all.common.run.as_ref()).await?;
+            let topic = invocation
+                .topic
+                .as_deref()
+                .ok_or("print samples: name the response topic with --topic")?;
+            print(&samples::print(&*store, &run, &Topic::from(topic), format).await?);
+        }
+        Task::Purge => {
+            let store = open(&all)?;
+            let run = runs::choose(&*store, all.common.run.as_ref()).await?;
+            print(&purge::purge(&*store, &run, &all).await?);
+        }
+    }
+    Ok(chassis::DONE)
+}
+
+async fn report(all: All, wanted: &facts::Wanted, wait: bool, format: Format) -> Result<u8, Box<dyn Error>> {
+    let (clock, store) = chassis::open_store(&all.common)?;
+    let mut run = runs::choose(&*store, all.common.run.as_ref()).await?;
+    if wait {
+        // Where no other daemon is left, somebody must see to it that the run ends.
+        let shared = Shared {
+            common: Arc::new(all.common),
+            store: store.clone(),
+            clock,
+            health: Health::new("report"),
+            metrics: Metrics::new(),
+        };
+        let context = Context::new(Role::Plotter, &shared, Stop::new());
+        discipline::start(
+            &context.clock,
+            &context.store,
+            &context.metrics,
+            &context.tasks,
+            &context.stop,
+        );
+        let _warden = Warden::start(&context, &run.run);
+        run = runs::closed(&*store, &run).await?;
+        context.stop.finish();
+    }
+    let facts = facts::gather(&*store, &run, wanted).await?;
+    Ok(conclude(&Report::build(&facts), format))
+}
+
+/// Prints a report, says what is wrong with it on stderr, and gives the exit code.
+pub fn conclude(report: &Report, format: Format) -> u8 {
+    match format {
+        Format::Text => print(&text::report(report)),
+        Format::Json => print(&serde_json::to_string_pretty(report).unwrap_or_default()),
+    }
+    for unequal in &report.ledger.unequal {
+        eprintln!(
+            "isochrone: {}: {}: {} ≠ {}",
+            unequal.topic, unequal.equation, unequal.left, unequal.right
+        );
+    }
+    for objective in report.slo.iter().filter(|objective| !objective.met) {
+        eprintln!("isochrone: objective missed: {}", objective.objective);
+    }
+    exit_code(report)
+}
+
+fn open(all: &All) -> Result<Arc<dyn Store>, isochrone_store::Error> {
+    Ok(chassis::open_store(&all.common)?.1)
+}
+
+/// To stdout; a reader that went away is no failure.
+fn print(text: &str) {
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    let _ = write!(std::io::stdout(), "{text}{end}");
+}

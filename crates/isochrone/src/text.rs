@@ -1,0 +1,360 @@
+//! The report as people like to read it.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use isochrone_model::report::{Latency, LedgerReport, Report};
+
+/// How many lost ranges or unequal equations are listed before the rest is only counted.
+const LISTED: usize = 10;
+
+/// The whole report.
+pub fn report(report: &Report) -> String {
+    let mut out = String::new();
+    heading(&mut out, report);
+    latencies(&mut out, report);
+    ledger(&mut out, &report.ledger);
+    trust(&mut out, report);
+    topics(&mut out, report);
+    out
+}
+
+/// Nanoseconds with a unit that fits: three significant digits.
+pub fn nanos(ns: f64) -> String {
+    let (value, unit) = match ns.abs() {
+        n if n < 1e3 => (ns, "ns"),
+        n if n < 1e6 => (ns / 1e3, "us"),
+        n if n < 1e9 => (ns / 1e6, "ms"),
+        _ => (ns / 1e9, "s"),
+    };
+    match value.abs() {
+        _ if unit == "ns" => format!("{value:.0} {unit}"),
+        v if v < 10.0 => format!("{value:.2} {unit}"),
+        v if v < 100.0 => format!("{value:.1} {unit}"),
+        _ => format!("{value:.0} {unit}"),
+    }
+}
+
+/// A count with thin groups of three.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn heading(out: &mut String, report: &Report) {
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "–".to_owned(), |rate| count(rate.round() as u64));
+    let _ = writeln!(
+        out,
+        "run {}  {}  {:.1} s  {} topics  {} msg/s offered, {} achieved\n",
+        report.run,
+        report.state,
+        report.duration_s,
+        count(report.topics),
+        rate(report.rate.offered),
+        rate(report.rate.achieved),
+    );
+}
+
+fn latencies(out: &mut String, report: &Report) {
+    let figures = &report.latency_ns;
+    let rows: [(&str, &Latency, &str); 5] = [
+        ("response", &figures.response, "received − due: what a user waits"),
+        ("transit", &figures.transit, "received − sent: broker and network"),
+        ("publish delay", &figures.publish_delay, "sent − due: late + blocked"),
+        ("late", &figures.late, "ready − due: Isochrone's own part"),
+        ("ack", &figures.ack, "publish to PUBACK or PUBREC"),
+    ];
+    let mut table = plain_table();
+    table.set_header(["", "count", "min", "mean", "p50", "p90", "p99", "p99.9", "max", ""]);
+    for (name, latency, meaning) in rows {
+        if latency.count == 0 && name == "ack" {
+            continue;
+        }
+        let figure = |value: Option<i64>| value.map_or_else(|| "–".to_owned(), |ns| nanos(ns as f64));
+        table.add_row([
+            name.to_owned(),
+            count(latency.count),
+            figure(latency.min),
+            latency.mean.map_or_else(|| "–".to_owned(), nanos),
+            figure(latency.p50),
+            figure(latency.p90),
+            figure(latency.p99),
+            figure(latency.p999),
+            figure(latency.max),
+            meaning.to_owned(),
+        ]);
+    }
+    align(&mut table, 1..9);
+    let _ = writeln!(out, "{table}");
+    let negative: u64 = rows.iter().map(|(_, latency, _)| latency.negative).sum();
+    if negative > 0 {
+        let _ = writeln!(
+            out,
+            "{} negative values (clock skew) are in these figures",
+            count(negative)
+        );
+    }
+    let clock = &report.clock;
+    let _ = match clock.domains {
+        0 | 1 => writeln!(
+            out,
+            "one clock domain: times are from one monotonic clock, ± {}\n",
+            nanos(clock.resolution_ns as f64)
+        ),
+        domains => writeln!(
+            out,
+            "{domains} clock domains: times across them hold within ± {}\n",
+            nanos(clock.bound_ns as f64)
+        ),
+    };
+}
+
+fn ledger(out: &mut String, ledger: &LedgerReport) {
+    let mut table = plain_table();
+    let mut equation = |left: (&str, u64), terms: &[(&str, u64)]| {
+        let terms: Vec<_> = terms
+            .iter()
+            .map(|(name, number)| format!("{} {name}", count(*number)))
+            .collect();
+        table.add_row([
+            format!("{} {}", count(left.1), left.0),
+            format!("= {}", terms.join(" + ")),
+        ]);
+    };
+    equation(
+        ("scheduled", ledger.scheduled),
+        &[
+            ("sent", ledger.sent),
+            ("unsent", ledger.unsent),
+            ("queued", ledger.queued),
+        ],
+    );
+    if ledger.acked + ledger.refused + ledger.unconfirmed > 0 {
+        let terms = [
+            ("acked", ledger.acked),
+            ("refused", ledger.refused),
+            ("unconfirmed", ledger.unconfirmed),
+        ];
+        equation(("sent", ledger.sent), &terms);
+    }
+    let in_flight = u64::try_from(ledger.in_flight).unwrap_or(0);
+    equation(
+        ("sent", ledger.sent),
+        &[
+            ("unique", ledger.unique),
+            ("lost", ledger.lost),
+            ("unrecorded", ledger.unrecorded),
+            ("unheard", ledger.unheard),
+            ("in flight", in_flight),
+        ],
+    );
+    equation(
+        ("arrived", ledger.arrived),
+        &[
+            ("unique", ledger.unique),
+            ("duplicate", ledger.duplicate),
+            ("retained", ledger.retained),
+            ("unstamped", ledger.unstamped),
+            ("foreign", ledger.foreign),
+        ],
+    );
+    equation(
+        ("unique", ledger.unique),
+        &[
+            ("stored", ledger.stored),
+            ("dropped", ledger.dropped),
+            ("buffered", ledger.buffered),
+        ],
+    );
+    for (sink, exported) in &ledger.exported {
+        let of = |counts: &std::collections::BTreeMap<String, u64>| counts.get(sink).copied().unwrap_or(0);
+        let terms = [
+            ("exported", *exported),
+            ("pending", of(&ledger.pending)),
+            ("thinned", of(&ledger.thinned)),
+            ("set aside", of(&ledger.set_aside)),
+            ("dropped", of(&ledger.sink_dropped)),
+        ];
+        equation((&format!("stored, {sink}"), ledger.stored), &terms);
+    }
+    align(&mut table, 0..1);
+    let _ = writeln!(out, "{table}");
+    asides(out, ledger);
+    let verdict = match ledger.balanced {
+        Some(true) => "balanced: every equation holds",
+        Some(false) => "NOT balanced:",
+        None => "under way: equations are checked when the run is closed",
+    };
+    let _ = writeln!(out, "{verdict}");
+    for unequal in ledger.unequal.iter().take(LISTED) {
+        let _ = writeln!(
+            out,
+            "  {}: {}: {} ≠ {}",
+            unequal.topic, unequal.equation, unequal.left, unequal.right
+        );
+    }
+    if ledger.unequal.len() > LISTED {
+        let _ = writeln!(out, "  and {} more", ledger.unequal.len() - LISTED);
+    }
+    out.push('\n');
+}
+
+fn asides(out: &mut String, ledger: &LedgerReport) {
+    let loss = |missing: u64| 100.0 * missing as f64 / ledger.sent.max(1) as f64;
+    let (lower, upper) = (ledger.lost, ledger.lost + ledger.unrecorded);
+    if upper > 0 {
+        let _ = writeln!(
+            out,
+            "loss: {} … {} of {} ({:.4} … {:.4} %) in {} gaps",
+            count(lower),
+            count(upper),
+            count(ledger.sent),
+            loss(lower),
+            loss(upper),
+            ledger.gaps
+        );
+    }
+    for range in ledger.lost_ranges.iter().take(LISTED) {
+        let kind = serde_json::to_value(range.kind)
+            .ok()
+            .and_then(|kind| kind.as_str().map(str::to_owned));
+        let kind = kind.unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "  {kind}: {} ({}) {}..={}",
+            range.topic, range.device, range.first, range.last
+        );
+    }
+    if ledger.lost_ranges.len() > LISTED {
+        let _ = writeln!(out, "  and {} more ranges", ledger.lost_ranges.len() - LISTED);
+    }
+    let notes = [
+        ("retransmitted", ledger.retransmitted),
+        ("unrouted", ledger.unrouted),
+        ("reordered", ledger.reordered),
+        ("silent devices", ledger.silent),
+        ("vanished devices", ledger.vanished),
+    ];
+    let notes: Vec<_> = notes
+        .iter()
+        .filter(|note| note.1 > 0)
+        .map(|note| format!("{} {}", count(note.1), note.0))
+        .collect();
+    if !notes.is_empty() {
+        let _ = writeln!(out, "beside: {}", notes.join(", "));
+    }
+}
+
+fn trust(out: &mut String, report: &Report) {
+    let seconds: Vec<_> = report
+        .seconds
+        .iter()
+        .filter(|(_, number)| **number > 0)
+        .map(|(name, number)| format!("{number} {name}"))
+        .collect();
+    let _ = writeln!(
+        out,
+        "seconds: {}",
+        if seconds.is_empty() {
+            "none yet".to_owned()
+        } else {
+            seconds.join(", ")
+        }
+    );
+    let connects = &report.connects;
+    let _ = write!(out, "connects: {} attempts", count(connects.attempts));
+    for (reason, number) in &connects.failed {
+        let _ = write!(out, ", {} {reason}", count(*number));
+    }
+    for (phase, time) in &connects.phases {
+        let mean = time.sum_ns as f64 / time.count.max(1) as f64;
+        let _ = write!(out, "; {phase} {} mean, {} max", nanos(mean), nanos(time.max_ns as f64));
+    }
+    out.push('\n');
+    for event in &report.events {
+        if event.what != "opened" && event.what != "closed" {
+            let _ = writeln!(out, "event: {} {}", event.at, event.what);
+        }
+    }
+    for objective in &report.slo {
+        let met = if objective.met { "met" } else { "MISSED" };
+        let _ = writeln!(out, "objective {}: {met}", objective.objective);
+    }
+}
+
+fn topics(out: &mut String, report: &Report) {
+    let Some(topics) = &report.per_topic else { return };
+    let mut table = plain_table();
+    table.set_header([
+        "topic",
+        "devices",
+        "sent",
+        "unique",
+        "lost",
+        "duplicate",
+        "response p50",
+        "p99",
+        "max",
+    ]);
+    for topic in topics {
+        let figure = |value: Option<i64>| value.map_or_else(|| "–".to_owned(), |ns| nanos(ns as f64));
+        let response = &topic.latency_ns.response;
+        table.add_row([
+            topic.topic.to_string(),
+            count(topic.devices.len() as u64),
+            count(topic.ledger.sent),
+            count(topic.ledger.unique),
+            count(topic.ledger.lost),
+            count(topic.ledger.duplicate),
+            figure(response.p50),
+            figure(response.p99),
+            figure(response.max),
+        ]);
+    }
+    align(&mut table, 1..9);
+    let _ = writeln!(out, "\n{table}");
+}
+
+/// A table without lines, for figures.
+pub fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    table
+}
+
+fn align(table: &mut Table, columns: std::ops::Range<usize>) {
+    for index in columns {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Figures keep three digits and the unit that suits them.
+    #[test]
+    fn figures_have_units() {
+        for (ns, text) in [
+            (0.0, "0 ns"),
+            (999.0, "999 ns"),
+            (1_234.0, "1.23 us"),
+            (-45_600_000.0, "-45.6 ms"),
+            (2.5e9, "2.50 s"),
+        ] {
+            assert_eq!(nanos(ns), text);
+        }
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")] {
+            assert_eq!(count(number), text);
+        }
+    }
+}
