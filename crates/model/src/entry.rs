@@ -173,9 +173,3 @@ pub struct SendPart {
     /// From PUBREL to PUBCOMP (QoS 2), in nanoseconds.
     pub complete: Histogram,
 }
-
-impl Default for Epoch {
-    fn default() -> Epoch {
-        Epoch(0)
-    }
-}

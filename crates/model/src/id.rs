@@ -20,7 +20,7 @@ pub struct Topic(pub Arc<str>);
 pub struct DaemonId(pub u64);
 
 /// One life of one device, drawn at random when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Epoch(pub u64);
 
