@@ -8,6 +8,9 @@ use isochrone_daemon::settings::{
 };
 use isochrone_store::types::Role;
 
+/// Sentence, variables, line.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 fn source(variables: &[(&str, &str)]) -> Source {
     Source::from_variables(
         variables
@@ -39,7 +42,7 @@ fn defaults_serve() {
 /// A sentence per row: what is set, and the one line that comes of it (empty: it is accepted).
 #[test]
 fn each_setting_says_what_is_valid() {
-    let table: &[(&str, &[(&str, &str)], &str)] = &[
+    let table: &[Row<'_>] = &[
         (
             "a QoS beyond 2",
             &[("ISOCHRONE_QOS", "3")],

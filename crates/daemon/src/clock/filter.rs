@@ -169,39 +169,165 @@ impl Filter {
         })
     }
 
-    /// Least squares over the better half of the window, never beyond what the bound allows for.
+    /// Least squares over the better half of the window; 0 where the readings are too few or too coarse to tell.
+    ///
+    /// The bound grows by 100 ppm of a reading's age, so the line may be wrong by no more: a reading may be off by its own
+    /// bound, which tilts the line by at most `bound · Σ|x| / Σx²`.
     fn drift_ppb(&self, now: Monotonic) -> i64 {
         let mut round_trips: Vec<u64> = self.readings.iter().map(Reading::round_trip_ns).collect();
         round_trips.sort_unstable();
         let Some(&median) = round_trips.get(round_trips.len() / 2) else {
             return 0;
         };
-        let good = || self.readings.iter().filter(|reading| reading.round_trip_ns() <= median);
-        let (Some(first), Some(last)) = (good().next(), good().last()) else {
+        let good: Vec<&Reading> = self
+            .readings
+            .iter()
+            .filter(|reading| reading.round_trip_ns() <= median)
+            .collect();
+        let (Some(first), Some(last)) = (good.first(), good.last()) else {
             return 0;
         };
-        let count = good().count();
-        if count < FIT_READINGS || last.middle().since_ns(first.middle()) < FIT_SPAN_NS {
+        if good.len() < FIT_READINGS || last.middle().since_ns(first.middle()) < FIT_SPAN_NS {
             return 0;
         }
         // Relative to one point, so that f64 keeps every nanosecond.
         let base = first.offset_ns();
-        let points = || {
-            good().map(|reading| {
-                (
-                    reading.middle().since_ns(now) as f64,
-                    (reading.offset_ns() - base) as f64,
-                )
-            })
-        };
-        let n = count as f64;
-        let (mean_x, mean_y) = points().fold((0.0, 0.0), |(x, y), point| (x + point.0 / n, y + point.1 / n));
-        let (mut covariance, mut variance) = (0.0, 0.0);
-        for (x, y) in points() {
+        let points = good.iter().map(|reading| {
+            (
+                reading.middle().since_ns(now) as f64,
+                (reading.offset_ns() - base) as f64,
+            )
+        });
+        let n = good.len() as f64;
+        let (mean_x, mean_y) = points
+            .clone()
+            .fold((0.0, 0.0), |(x, y), point| (x + point.0 / n, y + point.1 / n));
+        let (mut covariance, mut variance, mut spread) = (0.0, 0.0, 0.0);
+        for (x, y) in points {
             covariance += (x - mean_x) * (y - mean_y);
             variance += (x - mean_x) * (x - mean_x);
+            spread += (x - mean_x).abs();
         }
-        let most = DRIFT_PPM as f64 * 1_000.0;
-        (covariance / variance * 1e9).clamp(-most, most) as i64
+        let coarsest = good.iter().map(|reading| reading.bound_ns()).max().unwrap_or(u64::MAX);
+        let most = DRIFT_PPM as f64 / 1e6;
+        if coarsest as f64 * spread / variance > most {
+            return 0;
+        }
+        ((covariance / variance).clamp(-most, most) * 1e9) as i64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// A reference that runs `ppm` faster and stands `start_ns` ahead.
+    #[derive(Clone, Copy, Debug)]
+    struct Truth {
+        start_ns: i64,
+        ppm: i64,
+    }
+
+    impl Truth {
+        fn offset_ns(self, at: Monotonic) -> i64 {
+            self.start_ns + (i128::from(at.0) * i128::from(self.ppm) / 1_000_000) as i64
+        }
+
+        /// A reading that took `there` and `back`.
+        fn read(self, asked: Monotonic, there: u64, back: u64) -> Reading {
+            let told = asked + there;
+            let exact = told.0 as i64 + self.offset_ns(told);
+            Reading {
+                asked,
+                answered: told + back,
+                reference: Reference(exact.div_euclid(1_000) * 1_000),
+            }
+        }
+    }
+
+    fn off_by(estimate: &Estimate, truth: Truth, at: Monotonic) -> (u64, u64) {
+        let offset = estimate.offset_at(at);
+        (
+            offset.reference_minus_monotonic_ns.abs_diff(truth.offset_ns(at)),
+            offset.bound_ns,
+        )
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+
+    proptest! {
+        /// Whatever the paths, the true offset lies within the bound, then and until ten readings later; and nothing jumps.
+        #[test]
+        fn the_truth_lies_within_the_bound(
+            start_ns in -1_000_000_000_000_000_i64..1_800_000_000_000_000_000,
+            ppm in -95_i64..=95,
+            delays in vec((1_000_u64..400_000, 1_000_u64..20_000_000, any::<bool>()), 1..60),
+        ) {
+            let truth = Truth { start_ns, ppm };
+            let mut filter = Filter::default();
+            for (index, (short, long, swap)) in delays.into_iter().enumerate() {
+                let asked = Monotonic((index as u64 + 5) * SECOND);
+                let (there, back) = if swap { (short, long) } else { (long, short) };
+                let reading = truth.read(asked, there, back);
+                let (heard, estimate) = filter.hear(reading);
+                prop_assert_eq!(heard, Heard::Steady);
+                for later in [0, SECOND / 2, SECOND, 10 * SECOND] {
+                    let (off, bound) = off_by(&estimate, truth, reading.answered + later);
+                    prop_assert!(off <= bound, "off {off} bound {bound} after {later}");
+                }
+            }
+        }
+
+        /// A jump beyond what both bounds allow begins a new era at once, in which the bound holds again.
+        #[test]
+        fn a_jump_begins_an_era(by_ms in 50_i64..1_000_000, backwards in any::<bool>(), before in 1_u64..40) {
+            let mut filter = Filter::default();
+            let truth = Truth { start_ns: 1_700_000_000_000_000_000, ppm: 20 };
+            for index in 0..before {
+                let (heard, estimate) = filter.hear(truth.read(Monotonic((index + 1) * SECOND), 50_000, 80_000));
+                prop_assert_eq!((heard, estimate.era), (Heard::Steady, 0));
+            }
+            let by_ns = if backwards { -by_ms } else { by_ms } * 1_000_000;
+            let jumped = Truth { start_ns: truth.start_ns + by_ns, ..truth };
+            let reading = jumped.read(Monotonic((before + 1) * SECOND), 50_000, 80_000);
+            let (heard, estimate) = filter.hear(reading);
+            prop_assert!(matches!(heard, Heard::Jumped { by_ns: seen } if (seen - by_ns).abs() < 1_000_000), "{heard:?}");
+            prop_assert_eq!(estimate.era, 1);
+            let (off, bound) = off_by(&estimate, jumped, reading.answered);
+            prop_assert!(off <= bound);
+        }
+    }
+
+    /// With steady short round trips the drift is found, and the line stays true long after the last reading.
+    #[test]
+    fn a_steady_drift_is_fitted() {
+        let truth = Truth {
+            start_ns: 1_700_000_000_000_000_000,
+            ppm: 40,
+        };
+        let mut filter = Filter::default();
+        let mut newest = None;
+        for index in 0..30 {
+            newest = Some(
+                filter
+                    .hear(truth.read(Monotonic((index + 1) * SECOND), 40_000, 50_000))
+                    .1,
+            );
+        }
+        let estimate = newest.unwrap();
+        assert!((estimate.drift_ppb - 40_000).abs() < 2_000, "{estimate:?}");
+        let (off, _) = off_by(&estimate, truth, estimate.at + 10 * SECOND);
+        assert!(off < 50_000, "{off}");
+    }
+
+    /// The bound grows by 100 us a second of silence.
+    #[test]
+    fn silence_widens_the_bound() {
+        let truth = Truth { start_ns: 0, ppm: 0 };
+        let (_, estimate) = Filter::default().hear(truth.read(Monotonic(SECOND), 10_000, 10_000));
+        let grown = estimate.offset_at(estimate.at + 10 * SECOND).bound_ns - estimate.bound_ns;
+        assert_eq!(grown, 1_000_000);
     }
 }

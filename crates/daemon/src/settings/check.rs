@@ -103,17 +103,17 @@ fn payload(settings: &ProducerSettings, findings: &mut Findings<'_>) {
         },
         (None, None) => ("ISOCHRONE_PAYLOAD", settings.default_template().to_vec()),
     };
-    let Err(error) = Payload::compile(&template, settings.stamp, settings.payload_size.clone()) else {
+    let Err(error) = Payload::compile(&template, settings.stamp, settings.payload_size) else {
         return;
     };
     // Without a size it is the template's fault, with one that alone fails it is the size's.
     match Payload::compile(&template, settings.stamp, None) {
         Ok(_) => findings.add(
-            &["ISOCHRONE_PAYLOAD_SIZE", variable, "ISOCHRONE_STAMP"],
+            &["ISOCHRONE_PAYLOAD_SIZE", variable],
             format!("ISOCHRONE_PAYLOAD_SIZE does not fit: must be a size that holds stamp and template ({error})"),
         ),
         Err(error) => findings.add(
-            &[variable, "ISOCHRONE_STAMP"],
+            &[variable],
             format!("{variable} cannot be used: must be a payload template ({error})"),
         ),
     }

@@ -40,13 +40,14 @@ macro_rules! settings {
         settings!(@struct "What a plotter reads.", PlotterSettings { $($plotter)* });
 
         fn declare() -> Vec<Declaration> {
-            let mut list = Vec::new();
-            settings!(@declare list, (&[Role::Producer, Role::Consumer, Role::Plotter]) { $($common)* });
-            settings!(@declare list, (&[Role::Producer]) { $($producer)* });
-            settings!(@declare list, (&[Role::Producer, Role::Consumer]) { $($connection)* });
-            settings!(@declare list, (&[Role::Consumer]) { $($consumer)* });
-            settings!(@declare list, (&[Role::Plotter]) { $($plotter)* });
-            list
+            [
+                settings!(@declare (&[Role::Producer, Role::Consumer, Role::Plotter]) { $($common)* }),
+                settings!(@declare (&[Role::Producer]) { $($producer)* }),
+                settings!(@declare (&[Role::Producer, Role::Consumer]) { $($connection)* }),
+                settings!(@declare (&[Role::Consumer]) { $($consumer)* }),
+                settings!(@declare (&[Role::Plotter]) { $($plotter)* }),
+            ]
+            .concat()
         }
     };
     (@struct $doc:literal, $struct:ident {
@@ -77,13 +78,13 @@ macro_rules! settings {
             }
         }
     };
-    (@declare $list:ident, $readers:tt {
+    (@declare $readers:tt {
         $(
             $(#[doc = $help:literal])+
             $name:ident: $type:ty $(= $default:literal)? $(, parse $parse:expr)? $(, valid $valid:literal)?;
         )*
     }) => {
-        $($list.push(Declaration {
+        vec![$(Declaration {
             field: stringify!($name),
             default: settings!(@default $($default)?),
             help: [$($help),+].map(str::trim).join(" "),
@@ -92,7 +93,7 @@ macro_rules! settings {
             secret: <$type as Value>::SECRET,
             // A path's own file is no use, and ISOCHRONE_PAYLOAD_FILE is a setting itself.
             file: !<$type as Value>::PATH && stringify!($name) != "payload",
-        });)*
+        },)*]
     };
     (@default $default:literal) => { Some($default) };
     (@default) => { None };
