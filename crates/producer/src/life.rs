@@ -45,6 +45,8 @@ use store::Reach;
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Longest wait for the clock discipline at the start; results say how unsure the clock was.
 const CLOCK_WAIT: Duration = Duration::from_secs(2);
+/// How often the clock is looked at meanwhile.
+const CLOCK_POLL: Duration = Duration::from_millis(20);
 /// Reports under way from workers; a worker that finds it full adds up until the next flush.
 pub const NOTICES: usize = 64;
 
@@ -117,7 +119,7 @@ impl Life {
 
         loop {
             let waits = self.waiting.left() > 0 && !self.finishing;
-            let start_at = self.waiting.deadline().filter(|_| !self.finishing);
+            let start_at = self.start_at().filter(|_| !self.finishing && !self.lost);
             tokio::select! {
                 biased;
                 () = stop.aborting() => return Ok((End::Aborted, self.rows)),
@@ -231,12 +233,26 @@ impl Life {
         }
     }
 
+    /// A first message before the reference was read would be stamped by the host's idea of it.
+    fn awaits_clock(&self) -> bool {
+        !self.context.clock.is_disciplined() && Instant::now() < self.clock_until
+    }
+
+    /// When devices may start though nothing is heard.
+    fn start_at(&self) -> Option<Instant> {
+        let at = self.waiting.deadline()?;
+        Some(if self.awaits_clock() {
+            at.max(Instant::now() + CLOCK_POLL)
+        } else {
+            at
+        })
+    }
+
     async fn start_ready(&mut self) {
         if self.finishing || self.lost {
             return;
         }
-        // A first message before the reference was read would be stamped by the host's idea of it.
-        if !self.context.clock.is_disciplined() && Instant::now() < self.clock_until {
+        if self.awaits_clock() {
             return;
         }
         let places = self.waiting.take(Instant::now());

@@ -62,7 +62,7 @@ impl Account {
             acknowledged: qos > 0,
             releasing: 0,
             qos,
-            changed: true,
+            changed: false,
         }
     }
 

@@ -78,20 +78,16 @@ impl Floor {
                     config: RefCell::new(publisher),
                     index,
                     allowed: Cell::new(false),
-                    listed: Cell::new(true),
+                    listed: Cell::new(false),
                 }
             })
             .collect();
-        let agenda = Agenda {
-            news: (0..desks.len()).collect(),
-            ..Agenda::default()
-        };
         Floor {
             clock,
             shared,
             desks,
             events: RefCell::default(),
-            agenda: RefCell::new(agenda),
+            agenda: RefCell::default(),
             tasks: RefCell::default(),
             bell: Notify::new(),
             ended: Cell::new(0),
