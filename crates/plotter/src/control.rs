@@ -66,6 +66,7 @@ pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Erro
         servings: BTreeMap::new(),
         refused: BTreeMap::new(),
         away: false,
+        said: String::new(),
     };
     let ended = tokio::select! {
         ended = plotter.work() => ended,
@@ -88,6 +89,8 @@ struct Plotter {
     /// Runs that cannot be worked on, and why, as it was said.
     refused: BTreeMap<RunName, String>,
     away: bool,
+    /// What it last said it does.
+    said: String,
 }
 
 impl Plotter {
@@ -159,9 +162,9 @@ impl Plotter {
                 serving.round(&self.desk, second).await?;
             }
         }
-        // Only now is it known to work again.
+        // Only now is it known to work (again).
         if std::mem::take(&mut self.away) {
-            info!("the store is back");
+            info!("the store answers again");
         }
         let held: usize = self.servings.values().map(Serving::held).sum();
         let why = if self.servings.is_empty() {
@@ -169,6 +172,10 @@ impl Plotter {
         } else {
             format!("plots {held} partitions of {} runs", self.servings.len())
         };
+        if self.said != why {
+            info!("{why}");
+            self.said.clone_from(&why);
+        }
         self.context.health.set_ready(true, &why);
         let named = self.context.common.run.as_ref().and_then(|run| records.get(run));
         Ok(if named.is_some_and(|record| record.state == RunState::Closed) {

@@ -160,17 +160,15 @@ impl Holding {
         self.progress.waiting_to().is_some() || self.pending.is_some()
     }
 
-    /// Where to read on.
-    pub fn read_to(&self) -> isochrone_store::types::EntryId {
-        self.progress.read_to()
-    }
-
-    /// Takes one page of entries after [`Holding::read_to`] and cuts what is of seconds up to `second`; reads on while there
+    /// Takes one page of entries as [`Holding::read`] gave it and cuts what is of seconds up to `second`; reads on while there
     /// is more. Then offers cuts to sinks and stores the cursors they moved.
     pub async fn step(&mut self, desk: &Desk, mut page: Vec<Entry>, second: Second) -> Result<(), Error> {
         loop {
             let more = page.len() >= PAGE;
             self.progress.take_in(page);
+            if !more {
+                self.progress.reached_end();
+            }
             self.cut(desk, second).await?;
             if self.progress.waiting_bytes() > WAITING_BYTES
                 && let Some(newest) = self.progress.waiting_to()
@@ -377,6 +375,10 @@ impl Holding {
         let Some(runner) = desk.sinks.runners().find(|runner| runner.name() == passed.sink) else {
             return;
         };
+        // A straggler from before the partition was lost and taken again tells of cuts that the store may have forgotten.
+        if !passed.cut.hold.is(&self.hold) {
+            return;
+        }
         let cursor = self.cursors.entry(passed.sink.to_owned()).or_default();
         if passed.cut.number <= cursor.cut {
             return;

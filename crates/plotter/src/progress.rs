@@ -100,21 +100,29 @@ impl Progress {
         }
     }
 
-    /// The next cut: what waits of seconds up to `second`. `None` when that is nothing.
+    /// The stream held nothing more: what comes has a later id than anything a cut was made of.
+    pub fn reached_end(&mut self) {
+        if let Some(newest) = self.newest {
+            self.read_to = self.read_to.max(newest.last);
+        }
+    }
+
+    /// The next cut: what waits of seconds up to `second`. `None` when that is nothing, and while what the newest cut
+    /// left over has not been read again: it belongs to the next one.
     pub fn propose(&mut self, second: Second) -> Option<Proposal> {
         // Bounds never fall, also when the reference clock did.
         let second = self.newest.map_or(second, |newest| second.max(newest.second));
-        if !self.waiting.iter().any(|entry| entry.entry.second <= second) {
+        let caught_up = self.newest.is_none_or(|newest| self.read_to >= newest.last);
+        if !caught_up || !self.waiting.iter().any(|entry| entry.entry.second <= second) {
             return None;
         }
         let (entries, waiting) = self.waiting.drain(..).partition(|entry| entry.entry.second <= second);
         self.waiting = waiting;
         self.waiting_bytes = self.waiting.iter().map(bytes).sum();
-        let last = self.newest.map_or(self.read_to, |newest| self.read_to.max(newest.last));
         Some(Proposal {
             cut: Cut {
                 number: self.newest() + 1,
-                last,
+                last: self.read_to,
                 second,
             },
             entries,
@@ -159,3 +167,6 @@ fn bytes(entry: &Entry) -> usize {
         .map(|part| part.key.len() + part.body.len() + 64);
     entry.entry.head.len() + 128 + parts.sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,6 +154,11 @@ impl Hold {
         Hold(Arc::new(valid))
     }
 
+    /// Whether both are of the same taking of the partition.
+    pub fn is(&self, other: &Hold) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether the lease is valid now.
     pub fn is_valid(&self) -> bool {
         (self.0)()

@@ -1,0 +1,154 @@
+//! Plotters at work on a run written by hand, in memory and on Redis: partitions are shared and given back, nothing is
+//! counted twice or not at all, no counter falls.
+
+mod support;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use isochrone_daemon::clock::SystemClock;
+use isochrone_store::{Store, memory::MemoryStore, types::RunState};
+use support::{Deadline, PARTITIONS, Running, Server, World, sum};
+
+const DEVICES: u64 = 20;
+
+/// One plotter takes all, a second one half, which comes back when that one leaves, and when a third one dies; late samples
+/// are counted like others; the closed run shows what the ledger says.
+async fn shares_gives_back_and_counts_once(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
+    let mut world = World::new(store, clock, DEVICES).await;
+    let mut seen = BTreeMap::new();
+    let all = usize::from(PARTITIONS);
+
+    let first = world.plotter();
+    work_until(&mut world, &[&first], &mut seen, "the first to hold all", |held| {
+        held == [all]
+    })
+    .await;
+    let second = world.plotter();
+    work_until(
+        &mut world,
+        &[&first, &second],
+        &mut seen,
+        "the second to have its share",
+        |held| held == [all / 2; 2],
+    )
+    .await;
+    // For a while both work.
+    for _ in 0..20 {
+        world.messages(3).await;
+        Deadline::new("").moment().await;
+        watch(&[&first, &second], &mut seen);
+    }
+    second.finish().await;
+    work_until(&mut world, &[&first], &mut seen, "the share to come back", |held| {
+        held == [all]
+    })
+    .await;
+
+    let third = world.plotter();
+    work_until(
+        &mut world,
+        &[&first, &third],
+        &mut seen,
+        "the third to have its share",
+        |held| held == [all / 2; 2],
+    )
+    .await;
+    third.kill().await;
+    work_until(
+        &mut world,
+        &[&first],
+        &mut seen,
+        "the dead one's share to come back",
+        |held| held == [all],
+    )
+    .await;
+
+    world.messages(5).await;
+    world.end().await;
+    let closed = Deadline::new("the run to close");
+    while world.record().await.state != RunState::Closed {
+        closed.moment().await;
+        watch(&[&first], &mut seen);
+    }
+    let shown = Deadline::new("the page to show everything");
+    while sum(&first.series(), "isochrone_received_total") < world.sent() as f64 {
+        shown.moment().await;
+        watch(&[&first], &mut seen);
+    }
+    let page = first.series();
+    for metric in [
+        "isochrone_received_total",
+        "isochrone_sent_total",
+        "isochrone_transit_seconds_count",
+    ] {
+        assert_eq!(sum(&page, metric), world.sent() as f64, "{metric}");
+    }
+    assert_eq!(sum(&page, "isochrone_unknown_epochs_total"), 0.0);
+    let (stored, exported, left) = world.ledger().await;
+    assert_eq!(stored, exported);
+    assert_eq!(stored.values().sum::<u64>(), world.sent());
+    assert_eq!(left, 0, "entries are left in the stream");
+    for (topic, exported) in &exported {
+        let partition = topic.partition(PARTITIONS);
+        let name = format!(
+            "isochrone_transit_seconds_count{{run=\"{}\",partition=\"{partition}\",topic=\"{topic}\"}}",
+            world.run
+        );
+        assert_eq!(page[&name], *exported as f64, "{topic}");
+    }
+    first.finish().await;
+    assert!(world.holders().await.is_empty());
+}
+
+/// Messages keep coming until the plotters hold what `held` accepts, in their order.
+async fn work_until(
+    world: &mut World,
+    plotters: &[&Running],
+    seen: &mut BTreeMap<String, f64>,
+    what: &'static str,
+    held: impl Fn(&[usize]) -> bool,
+) {
+    let deadline = Deadline::new(what);
+    loop {
+        world.messages(0).await;
+        let holders = world.holders().await;
+        let of: Vec<_> = plotters
+            .iter()
+            .map(|plotter| holders.get(&plotter.daemon).copied().unwrap_or(0))
+            .collect();
+        if held(&of) && holders.len() == plotters.len() {
+            return;
+        }
+        watch(plotters, seen);
+        deadline.moment().await;
+    }
+}
+
+/// No counter is ever below what any page has shown before; no series is on two pages.
+fn watch(plotters: &[&Running], seen: &mut BTreeMap<String, f64>) {
+    for plotter in plotters {
+        for (name, value) in plotter.series() {
+            let counts = ["_total{", "_count{", "_bucket{"]
+                .iter()
+                .any(|kind| name.contains(kind));
+            if counts && name.contains("run=") {
+                let before = seen.insert(name.clone(), value).unwrap_or(0.0);
+                assert!(before <= value, "{name} fell from {before} to {value}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_memory() {
+    let clock = SystemClock::alone(None);
+    let store = MemoryStore::new(clock.clone());
+    shares_gives_back_and_counts_once(store, clock).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_redis() {
+    let server = Server::start().await;
+    let clock = SystemClock::alone(None);
+    shares_gives_back_and_counts_once(server.store(), clock).await;
+}
