@@ -6,7 +6,10 @@ mod claims;
 mod samples;
 mod snapshot;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+};
 
 use bytes::Bytes;
 use isochrone_model::{
@@ -108,6 +111,13 @@ impl Partition {
     fn next(&mut self, now: Reference) -> u64 {
         self.newest = following(self.newest, now);
         self.newest
+    }
+}
+
+/// What decides who holds what, which is all that the model check looks at.
+impl Hash for Partition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.newest, &self.leases, &self.topics, self.plotter).hash(state);
     }
 }
 

@@ -174,12 +174,11 @@ impl Partition {
         }
     }
 
+    /// Makes or renews the daemon's lease row, with whatever it takes: its lease is timed from before that call. Counters
+    /// come from the clock, not from 1: a row that was released and made again is another one to an observer.
     pub(super) fn enter(&mut self, daemon: DaemonId, now: Reference) {
-        if !self.leases.contains_key(&daemon) {
-            // From the clock, not from 1: a row that was released and made again is another one to an observer.
-            let counter = self.next(now);
-            self.leases.insert(daemon, counter);
-        }
+        let counter = self.next(now);
+        self.leases.insert(daemon, counter);
     }
 
     pub(super) fn held(&mut self, daemon: DaemonId, topic: &Topic, token: Token) -> Option<&mut TopicRow> {

@@ -16,8 +16,9 @@ local function next_token()
   call('SET', at('newest'), token, 'PX', ARGV[1])
   return token
 end
+-- Makes or renews the daemon's lease row, with whatever it takes.
 local function enter(daemon)
-  if call('HEXISTS', at('leases'), daemon) == 0 then call('HSET', at('leases'), daemon, next_token()) end
+  call('HSET', at('leases'), daemon, next_token())
   touch('leases')
 end
 -- Ready since and used, as text; nothing when the claim does not hold.

@@ -1,0 +1,7 @@
+//! One function a promise.
+
+pub mod claims;
+pub mod leases;
+pub mod plotting;
+pub mod runs;
+pub mod samples;

@@ -1,0 +1,251 @@
+//! Holds, cuts and cursors.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use isochrone_model::{
+    id::{Partition, Topic},
+    time::Second,
+};
+use isochrone_store::{
+    Error, Store,
+    types::{Cursor, Cut, EntryId, NewCut, SinkCounts},
+};
+
+use crate::fixture::{ALICE, BOB, Fixture, HERE, flush};
+
+fn new_cut(number: u64, last: EntryId, changed: &[(&str, &'static [u8])]) -> NewCut {
+    let changed = changed
+        .iter()
+        .map(|(field, value)| ((*field).to_owned(), Bytes::from_static(value)))
+        .collect();
+    NewCut {
+        cut: Cut {
+            number,
+            last,
+            second: Second(-5 + number as i64),
+        },
+        changed,
+    }
+}
+
+fn cursor(cut: u64, exported: u64, thinned: u64) -> Cursor {
+    let counts = SinkCounts {
+        exported,
+        thinned,
+        ..SinkCounts::default()
+    };
+    Cursor {
+        cut,
+        topics: BTreeMap::from([(Topic::from("a/\"b\""), counts)]),
+    }
+}
+
+fn sinks(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+pub async fn one_plotter_holds_a_partition(store: Arc<dyn Store>) {
+    let fixture = &Fixture::new(store, "r", &[]).await;
+    let hold = |daemon| async move {
+        fixture
+            .store
+            .hold(&fixture.run, HERE, daemon, &sinks(&["s"]))
+            .await
+            .unwrap()
+    };
+    let first = hold(ALICE).await.unwrap();
+    assert_eq!(first.cursors, [("s".to_owned(), Cursor::default())]);
+    assert!(first.cuts.is_empty() && first.cumulative.is_empty());
+    assert_eq!(
+        hold(ALICE).await.unwrap().token,
+        first.token,
+        "a repeat brings the same"
+    );
+    assert!(hold(BOB).await.is_none());
+    let all: Vec<_> = (0..4).map(Partition).collect();
+    assert_eq!(
+        fixture.store.holders(&fixture.run, &all).await.unwrap(),
+        [(HERE, ALICE)]
+    );
+    fixture
+        .store
+        .let_go(&fixture.run, HERE, BOB, first.token)
+        .await
+        .unwrap();
+    assert!(hold(BOB).await.is_none(), "only its holder lets it go");
+    fixture
+        .store
+        .let_go(&fixture.run, HERE, ALICE, first.token)
+        .await
+        .unwrap();
+    fixture
+        .store
+        .let_go(&fixture.run, HERE, ALICE, first.token)
+        .await
+        .unwrap();
+    let second = hold(BOB).await.unwrap();
+    assert!(second.token > first.token);
+    assert!(fixture.evict(BOB).await);
+    assert!(hold(ALICE).await.unwrap().token > second.token);
+    let late = fixture
+        .store
+        .cut(&fixture.run, HERE, BOB, second.token, &new_cut(1, EntryId(1, 0), &[]))
+        .await;
+    assert!(matches!(late, Err(Error::Fenced)));
+    let late = fixture
+        .store
+        .advance(&fixture.run, HERE, BOB, second.token, "s", &cursor(1, 1, 0), &[])
+        .await;
+    assert!(matches!(late, Err(Error::Fenced)));
+}
+
+pub async fn cuts_follow_each_other(store: Arc<dyn Store>) {
+    let fixture = &Fixture::new(store, "r", &[]).await;
+    let held = fixture
+        .store
+        .hold(&fixture.run, HERE, ALICE, &sinks(&["s"]))
+        .await
+        .unwrap()
+        .unwrap();
+    let cut = |cut: NewCut| async move { fixture.store.cut(&fixture.run, HERE, ALICE, held.token, &cut).await };
+    let (one, two) = (
+        new_cut(1, EntryId(5, 1), &[("x", b"1"), ("y", b"\0\xff")]),
+        new_cut(2, EntryId(6, 0), &[("x", b"2")]),
+    );
+    cut(one.clone()).await.unwrap();
+    cut(one.clone()).await.unwrap();
+    assert!(
+        matches!(cut(new_cut(1, EntryId(9, 9), &[])).await, Err(Error::Fenced)),
+        "another one of that number"
+    );
+    assert!(
+        matches!(cut(new_cut(3, EntryId(9, 9), &[])).await, Err(Error::Fenced)),
+        "one is missing"
+    );
+    cut(two.clone()).await.unwrap();
+    let held = fixture
+        .store
+        .hold(&fixture.run, HERE, ALICE, &[])
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(held.cuts, [one.cut, two.cut]);
+    let mut cumulative = held.cumulative;
+    cumulative.sort();
+    assert_eq!(
+        cumulative,
+        [
+            ("x".to_owned(), Bytes::from_static(b"2")),
+            ("y".to_owned(), Bytes::from_static(b"\0\xff"))
+        ]
+    );
+    assert_eq!(
+        fixture.store.snapshot(&fixture.run, HERE).await.unwrap().cut,
+        Some(two.cut)
+    );
+}
+
+pub async fn entries_go_when_all_cursors_have_passed(store: Arc<dyn Store>) {
+    let fixture = &Fixture::new(store, "r", &["a"]).await;
+    let claim = fixture.claim_one(ALICE).await;
+    for batch in 1..=3 {
+        fixture.append(ALICE, &flush(batch, &claim, batch - 1, 1, -4)).await;
+    }
+    let ids: Vec<_> = fixture
+        .store
+        .entries(&fixture.run, HERE, EntryId::default(), 9)
+        .await
+        .unwrap();
+    let ids: Vec<_> = ids.iter().map(|entry| entry.id).collect();
+    let held = fixture
+        .store
+        .hold(&fixture.run, HERE, BOB, &sinks(&["fast", "slow"]))
+        .await
+        .unwrap()
+        .unwrap();
+    for number in 1..=3 {
+        let cut = new_cut(number, ids[number as usize - 1], &[]);
+        fixture
+            .store
+            .cut(&fixture.run, HERE, BOB, held.token, &cut)
+            .await
+            .unwrap();
+    }
+    let advance = |sink: &'static str, cursor: Cursor, delete: Vec<EntryId>| async move {
+        fixture
+            .store
+            .advance(&fixture.run, HERE, BOB, held.token, sink, &cursor, &delete)
+            .await
+            .unwrap();
+        let held = fixture.store.hold(&fixture.run, HERE, BOB, &[]).await.unwrap().unwrap();
+        let left = fixture
+            .store
+            .entries(&fixture.run, HERE, EntryId::default(), 9)
+            .await
+            .unwrap();
+        (held.cuts.iter().map(|cut| cut.number).collect::<Vec<_>>(), left.len())
+    };
+    assert_eq!(advance("fast", cursor(3, 3, 0), vec![]).await, (vec![1, 2, 3], 3));
+    assert_eq!(advance("slow", cursor(1, 1, 0), vec![ids[0]]).await, (vec![2, 3], 2));
+    assert_eq!(
+        advance("slow", cursor(3, 3, 0), vec![ids[1], ids[2], ids[0]]).await,
+        (vec![3], 0)
+    );
+    assert_eq!(advance("slow", cursor(2, 2, 0), vec![]).await, (vec![3], 0));
+    let snapshot = fixture.store.snapshot(&fixture.run, HERE).await.unwrap();
+    let mut cursors = snapshot.cursors;
+    cursors.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(
+        cursors,
+        [
+            ("fast".to_owned(), cursor(3, 3, 0)),
+            ("slow".to_owned(), cursor(3, 3, 0))
+        ],
+        "never back"
+    );
+    // The newest cut stays, so that the next one has its number.
+    fixture
+        .store
+        .cut(&fixture.run, HERE, BOB, held.token, &new_cut(4, ids[2], &[]))
+        .await
+        .unwrap();
+}
+
+pub async fn a_sink_that_joins_counts_what_it_missed(store: Arc<dyn Store>) {
+    let fixture = &Fixture::new(store, "r", &[]).await;
+    let held = fixture
+        .store
+        .hold(&fixture.run, HERE, ALICE, &sinks(&["old"]))
+        .await
+        .unwrap()
+        .unwrap();
+    for number in 1..=2 {
+        let cut = new_cut(number, EntryId(number, 0), &[]);
+        fixture
+            .store
+            .cut(&fixture.run, HERE, ALICE, held.token, &cut)
+            .await
+            .unwrap();
+    }
+    let at = cursor(2, 70, 5);
+    fixture
+        .store
+        .advance(&fixture.run, HERE, ALICE, held.token, "old", &at, &[])
+        .await
+        .unwrap();
+    let held = fixture
+        .store
+        .hold(&fixture.run, HERE, ALICE, &sinks(&["old", "new"]))
+        .await
+        .unwrap()
+        .unwrap();
+    let cursors: BTreeMap<_, _> = held.cursors.into_iter().collect();
+    assert_eq!(cursors["old"], at);
+    assert_eq!(cursors["new"].cut, 2);
+    let counts = SinkCounts {
+        sink_dropped: 75,
+        ..SinkCounts::default()
+    };
+    assert_eq!(cursors["new"].topics.values().collect::<Vec<_>>(), [&counts]);
+}

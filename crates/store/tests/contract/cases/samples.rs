@@ -1,0 +1,310 @@
+//! Flushes.
+
+use std::sync::Arc;
+
+use isochrone_model::{
+    id::{Epoch, Token, Topic},
+    row::SendRow,
+    time::Second,
+};
+use isochrone_store::{
+    Error, Store,
+    types::{Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush},
+};
+
+use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, entry, flush, part, save};
+
+async fn entries(fixture: &Fixture) -> Vec<isochrone_store::types::Entry> {
+    fixture
+        .store
+        .entries(&fixture.run, HERE, EntryId::default(), 100)
+        .await
+        .unwrap()
+}
+
+pub async fn a_flush_is_stored_once(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a", "b"]).await;
+    let claims = fixture.claim(ALICE, 2).await;
+    let (a, b) = (&claims[0], &claims[1]);
+    let written = ReceiptFlush {
+        batch: 1,
+        entries: vec![
+            entry(
+                EntryKind::Receipt,
+                100,
+                vec![part("a", a.token, 2, b"\0 1 \xff"), part("b", b.token, 0, b"")],
+            ),
+            entry(EntryKind::Receipt, 101, vec![part("a", a.token, 3, b"three")]),
+            entry(EntryKind::Receipt, 101, vec![]),
+        ],
+        states: vec![save(&a.topic, a.token, 0, b"A\0"), save(&b.topic, b.token, 0, b"B")],
+    };
+    assert_eq!(fixture.append(ALICE, &written).await, FlushAnswer::default());
+    assert_eq!(
+        fixture.append(ALICE, &written).await,
+        FlushAnswer::default(),
+        "a repeat"
+    );
+    let stored = entries(&fixture).await;
+    assert_eq!(
+        stored.iter().map(|entry| entry.entry.clone()).collect::<Vec<_>>(),
+        written.entries
+    );
+    assert!(stored.iter().all(|entry| entry.daemon == ALICE && entry.batch == 1));
+    assert!(stored.windows(2).all(|pair| pair[0].id < pair[1].id));
+    assert_eq!(
+        (fixture.topic("a").await.stored, fixture.topic("b").await.stored),
+        (5, 0)
+    );
+
+    // Another daemon counts its own batches; pages go on where the last one ended.
+    let more = ReceiptFlush {
+        batch: 1,
+        entries: vec![entry(EntryKind::Receipt, 102, vec![])],
+        states: vec![],
+    };
+    fixture.append(BOB, &more).await;
+    let page = fixture
+        .store
+        .entries(&fixture.run, HERE, stored[1].id, 1)
+        .await
+        .unwrap();
+    assert_eq!(page, stored[2..3]);
+    let page = fixture
+        .store
+        .entries(&fixture.run, HERE, stored[2].id, 10)
+        .await
+        .unwrap();
+    assert_eq!((page.len(), page[0].daemon), (1, BOB));
+
+    // What came before the last is known to be stored.
+    fixture.append(ALICE, &flush(2, a, 5, 1, 103)).await;
+    fixture.append(ALICE, &written).await;
+    assert_eq!((fixture.topic("a").await.stored, entries(&fixture).await.len()), (6, 5));
+    let snapshot = fixture.store.snapshot(&fixture.run, HERE).await.unwrap();
+    let states: Vec<_> = snapshot
+        .states
+        .iter()
+        .map(|(topic, state)| (topic.as_str(), &state[..]))
+        .collect();
+    assert!(
+        states.contains(&("a", b"state")) && states.contains(&("b", b"B")),
+        "{states:?}"
+    );
+}
+
+pub async fn a_total_ahead_counts_as_dropped(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a"]).await;
+    let claim = fixture.claim_one(ALICE).await;
+    fixture.append(ALICE, &flush(1, &claim, 0, 10, 100)).await;
+    fixture.append(ALICE, &flush(2, &claim, 14, 3, 101)).await;
+    fixture.append(ALICE, &flush(2, &claim, 14, 3, 101)).await;
+    fixture.append(ALICE, &flush(3, &claim, 17, 1, 101)).await;
+    let topic = fixture.topic("a").await;
+    assert_eq!((topic.stored, topic.dropped), (14, 4));
+    assert!(fixture.evict(ALICE).await);
+    let claim = fixture.claim_one(BOB).await;
+    assert_eq!((claim.stored, claim.dropped), (14, 4));
+}
+
+pub async fn a_lost_token_fences_only_its_topic(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a", "b"]).await;
+    let claims = fixture.claim(ALICE, 2).await;
+    let (a, b) = (&claims[0], &claims[1]);
+    let back = [(a.topic.clone(), a.token, false)];
+    fixture
+        .store
+        .give_back(&fixture.run, HERE, ALICE, &back, Left::GivenBack { session: true })
+        .await
+        .unwrap();
+    let successor = fixture.claim_one(BOB).await;
+    assert_ne!(successor.token, a.token);
+
+    let stale = ReceiptFlush {
+        batch: 1,
+        entries: vec![
+            entry(
+                EntryKind::Receipt,
+                100,
+                vec![part("a", a.token, 2, b"x"), part("b", b.token, 1, b"y")],
+            ),
+            entry(EntryKind::Receipt, 101, vec![part("a", a.token, 2, b"x")]),
+        ],
+        states: vec![save(&a.topic, a.token, 9, b"stale"), save(&b.topic, b.token, 0, b"B")],
+    };
+    let answer = FlushAnswer {
+        fenced: vec![a.topic.clone()],
+        shed: 0,
+    };
+    assert_eq!(fixture.append(ALICE, &stale).await, answer);
+    assert_eq!(
+        fixture.append(ALICE, &stale).await,
+        answer,
+        "a repeat gets the same answer"
+    );
+    let kept = entries(&fixture).await;
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].entry.parts, [part("b", b.token, 1, b"y")]);
+    let topic = fixture.topic("a").await;
+    assert_eq!((topic.stored, topic.dropped), (0, 0));
+    // Another's token does not help.
+    let theirs = ReceiptFlush {
+        batch: 2,
+        ..flush(2, &successor, 0, 1, 100)
+    };
+    assert_eq!(fixture.append(ALICE, &theirs).await.fenced, [a.topic.clone()]);
+    assert_eq!(
+        fixture.append(BOB, &flush(1, &successor, 0, 1, 100)).await,
+        FlushAnswer::default()
+    );
+}
+
+pub async fn a_full_partition_sheds_and_counts(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a"]).await;
+    let claim = fixture.claim_one(ALICE).await;
+    fixture.append(ALICE, &flush(1, &claim, 0, 10, 100)).await;
+    fixture.store.retain(&fixture.run, HERE, 1).await.unwrap();
+    let answer = fixture.append(ALICE, &flush(2, &claim, 10, 3, 101)).await;
+    assert_eq!(
+        answer,
+        FlushAnswer {
+            fenced: vec![],
+            shed: 1
+        }
+    );
+    fixture.store.retain(&fixture.run, HERE, 1 << 20).await.unwrap();
+    assert_eq!(fixture.append(ALICE, &flush(3, &claim, 13, 1, 101)).await.shed, 0);
+    let topic = fixture.topic("a").await;
+    assert_eq!((topic.stored, topic.dropped), (11, 3));
+    assert_eq!(entries(&fixture).await.len(), 2);
+}
+
+pub async fn last_words_make_vanished_rows_exact(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a", "b"]).await;
+    let row = |sent, ended| SendRow {
+        scheduled: sent,
+        sent,
+        ended,
+        due: Some((
+            isochrone_model::time::Reference(i64::MAX - 1),
+            isochrone_model::time::Reference(0),
+        )),
+        ..SendRow::default()
+    };
+    let sends = |batch, epoch, row| SendFlush {
+        batch,
+        entries: vec![entry(
+            EntryKind::Send,
+            100,
+            vec![part(&Epoch(epoch).to_string(), Token(0), 0, b"late")],
+        )],
+        rows: vec![(Epoch(epoch), row)],
+    };
+    let append = async |flush: SendFlush| fixture.store.append_sends(&fixture.run, HERE, PRODUCER, &flush).await;
+    let rows = || async {
+        let devices = fixture.store.devices(&fixture.run, HERE).await.unwrap();
+        devices.into_iter().map(|state| state.row).collect::<Vec<_>>()
+    };
+    append(sends(1, 0, row(5, false))).await.unwrap();
+    append(sends(1, 0, row(4, false))).await.unwrap();
+    assert_eq!(rows().await[0], row(5, false));
+    append(sends(2, 1, row(9, true))).await.unwrap();
+    assert!(fixture.evict(PRODUCER).await);
+    assert_eq!(
+        rows().await,
+        [
+            SendRow {
+                vanished: true,
+                ..row(5, false)
+            },
+            row(9, true)
+        ]
+    );
+    assert!(matches!(append(sends(3, 0, row(6, false))).await, Err(Error::Fenced)));
+    let rebuilt = SendRow {
+        vanished: true,
+        ..row(6, false)
+    };
+    fixture
+        .store
+        .bury(&fixture.run, HERE, Epoch(0), &rebuilt)
+        .await
+        .unwrap();
+    fixture
+        .store
+        .bury(&fixture.run, HERE, Epoch(1), &rebuilt)
+        .await
+        .unwrap();
+    assert_eq!(rows().await, [rebuilt.clone(), row(9, true)]);
+    append(sends(3, 0, row(7, true))).await.unwrap();
+    fixture
+        .store
+        .bury(&fixture.run, HERE, Epoch(0), &rebuilt)
+        .await
+        .unwrap();
+    assert_eq!(rows().await, [row(7, true), row(9, true)]);
+    assert_eq!(entries(&fixture).await.len(), 3);
+    assert!(
+        fixture
+            .store
+            .snapshot(&fixture.run, HERE)
+            .await
+            .unwrap()
+            .pending
+            .is_empty(),
+        "samples are received"
+    );
+}
+
+pub async fn an_entry_is_pending_until_its_cut(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a", "b"]).await;
+    let claims = fixture.claim(ALICE, 2).await;
+    let (a, b) = (&claims[0], &claims[1]);
+    let second = fixture.topic("a").await.since.second().0;
+    let pending = || async {
+        let mut pending = fixture.store.snapshot(&fixture.run, HERE).await.unwrap().pending;
+        pending.sort();
+        pending
+            .into_iter()
+            .map(|(topic, samples)| (topic.as_str().to_owned(), samples))
+            .collect::<Vec<_>>()
+    };
+    let some = |pairs: &[(&str, u64)]| pairs.iter().map(|(t, n)| ((*t).to_owned(), *n)).collect::<Vec<_>>();
+    fixture.append(ALICE, &flush(1, a, 0, 10, second)).await;
+    fixture.append(ALICE, &flush(2, b, 0, 20, second + 1)).await;
+    fixture.append(ALICE, &flush(3, a, 10, 5, second)).await;
+    assert_eq!(pending().await, some(&[("a", 15), ("b", 20)]));
+    let held = fixture
+        .store
+        .hold(&fixture.run, HERE, BOB, &["sink".to_owned()])
+        .await
+        .unwrap()
+        .unwrap();
+    let last = entries(&fixture).await.last().unwrap().id;
+    let cut = NewCut {
+        cut: Cut {
+            number: 1,
+            last,
+            second: Second(second),
+        },
+        changed: vec![],
+    };
+    fixture
+        .store
+        .cut(&fixture.run, HERE, BOB, held.token, &cut)
+        .await
+        .unwrap();
+    assert_eq!(
+        pending().await,
+        some(&[("b", 20)]),
+        "up to the id, but after the second"
+    );
+    fixture.append(ALICE, &flush(4, a, 15, 1, second)).await;
+    assert_eq!(
+        pending().await,
+        some(&[("a", 1), ("b", 20)]),
+        "of the second, but after the id"
+    );
+    let topic = Topic::from("a");
+    assert_eq!(fixture.topic(topic.as_str()).await.stored, 16);
+}
