@@ -175,9 +175,10 @@ impl Serving {
     }
 
     async fn take(&self, desk: &Desk, partition: Partition) -> Result<Option<Holding>, Error> {
-        let keeper = self.keeper.clone();
+        // Weak: a page that is still shown must not keep a lease alive that nobody works under.
+        let keeper = Arc::downgrade(&self.keeper);
         let asked_at = self.clock.monotonic();
-        let hold = Hold::new(move || keeper.valid(partition));
+        let hold = Hold::new(move || keeper.upgrade().is_some_and(|keeper| keeper.valid(partition)));
         let holding = Holding::take(desk, &self.record.run, partition, self.record.pins.partitions, hold).await?;
         if holding.is_some() {
             self.keeper.add_from(partition, asked_at);

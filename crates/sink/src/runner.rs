@@ -173,19 +173,19 @@ impl Runner {
     }
 
     /// Delivers what is queued, closes the sink, and ends; what is not done by `deadline` stays in the store for the next plotter.
-    pub async fn close(self, deadline: Duration) {
+    pub async fn close(mut self, deadline: Duration) {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.wake.notify_one();
-        let Runner { shared, mut task } = self;
-        if timeout(deadline, &mut task).await.is_err() {
-            task.abort();
-            let left = shared.queue().cuts.len();
-            warn!(
-                sink = shared.sink.name(),
-                cuts = left,
-                "sink did not finish in time; its cuts stay in the store"
-            );
+        if timeout(deadline, &mut self.task).await.is_err() {
+            let (sink, cuts) = (self.name(), self.shared.queue().cuts.len());
+            warn!(sink, cuts, "sink did not finish in time; its cuts stay in the store");
         }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
