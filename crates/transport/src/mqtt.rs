@@ -1,6 +1,6 @@
 //! MQTT 3.1.1 and 5 on an engine of our own, over tokio, tokio-rustls and rumqttc's codec.
 //!
-//! Walk: [`publisher`](self) and subscriber hold a `session` (dialling, up, backing off, leaving, closed); a session that is
+//! Walk: `publisher` (with its `sender`) and `subscriber` hold a `session` (dialling, up, backing off, leaving, closed); a session that is
 //! up holds a `link` (bytes out, frames in, keep alive). `frame` and `window` are the outgoing fast path, `wire` is the
 //! incoming one, `codec` is for everything that comes a few times a connection, `reason` turns failures into words.
 
@@ -10,6 +10,7 @@ mod frame;
 mod link;
 mod publisher;
 mod reason;
+mod sender;
 mod session;
 mod stream;
 mod subscriber;

@@ -1,4 +1,5 @@
 //! One contract suite for all transports: what `contract.rs` promises, held against each of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 #[path = "support/bench.rs"]
 mod bench;

@@ -1,4 +1,5 @@
 //! TLS and refusals against a real mosquitto: each failure is one line that names the cause and the setting.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 #[path = "support/bench.rs"]
 mod bench;

@@ -1,4 +1,5 @@
 //! Publishers and subscribers under one poller, and what they reported.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     cell::RefCell,

@@ -1,4 +1,5 @@
 //! A real mosquitto on a free port, gone when dropped.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     fs,
