@@ -22,6 +22,8 @@ use crate::rows::DueSecond;
 const MOST_PARTS_OF_A_FLUSH: usize = 4_096;
 /// Parts kept while the store is away, a device; then the oldest due-seconds are merged, so that no count is lost.
 const SECONDS_OF_A_DEVICE: usize = 64;
+/// Seconds whose whole-producer account waits for an entry of this partition.
+const MOST_ACCOUNTS: usize = 1_024;
 /// At least so many parts are kept, however few the devices.
 const LEAST_PARTS: usize = 4_096;
 
@@ -34,12 +36,22 @@ pub struct Author {
     pub domain: Domain,
 }
 
+/// What the whole producer sent that was due in one second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    messages: u64,
+    late: u64,
+    extreme: u64,
+}
+
 /// Everything of one partition that the store has not confirmed.
 pub struct Outbox {
     author: Author,
     most_parts: usize,
     seconds: BTreeMap<Second, BTreeMap<Epoch, DueSecond>>,
     parts: usize,
+    /// Of all partitions together: an entry tells of the whole producer, all that happened since the last entry of its second.
+    accounts: BTreeMap<Second, Account>,
     rows: HashMap<Epoch, SendRow>,
     last_batch: u64,
     under_way: Option<Arc<SendFlush>>,
@@ -56,6 +68,7 @@ impl Outbox {
             most_parts: devices.saturating_mul(SECONDS_OF_A_DEVICE).max(LEAST_PARTS),
             seconds: BTreeMap::new(),
             parts: 0,
+            accounts: BTreeMap::new(),
             rows: HashMap::new(),
             last_batch: 0,
             under_way: None,
@@ -71,6 +84,15 @@ impl Outbox {
             self.add_second(second);
         }
         while self.parts > self.most_parts && self.merge_oldest() {}
+    }
+
+    /// Adds what the whole producer sent, whatever the partition.
+    pub fn add_account(&mut self, second: Second, account: Account) {
+        self.accounts.entry(second).or_default().add(account);
+        // Seconds in which nothing of this partition happens tell elsewhere.
+        if self.accounts.len() > MOST_ACCOUNTS {
+            self.accounts.pop_first();
+        }
     }
 
     /// Whether everything is confirmed and old enough to be safe.
@@ -153,13 +175,16 @@ impl Outbox {
         if self.seconds.len() < 2 {
             return false;
         }
-        let Some((_, oldest)) = self.seconds.pop_first() else {
+        let Some((second, oldest)) = self.seconds.pop_first() else {
             return false;
         };
         let Some((&into, _)) = self.seconds.first_key_value() else {
             return false;
         };
         self.parts -= oldest.len();
+        if let Some(account) = self.accounts.remove(&second) {
+            self.accounts.entry(into).or_default().add(account);
+        }
         for (_, mut due) in oldest {
             due.second = into;
             self.add_second(due);
@@ -195,20 +220,22 @@ impl Outbox {
         }))
     }
 
-    fn entry(&self, second: Second, devices: impl Iterator<Item = DueSecond>) -> NewEntry {
+    fn entry(&mut self, second: Second, devices: impl Iterator<Item = DueSecond>) -> NewEntry {
         let Author { daemon, domain } = self.author;
-        let mut head = SendHead {
+        let Account {
+            messages,
+            late,
+            extreme,
+        } = self.accounts.remove(&second).unwrap_or_default();
+        let head = SendHead {
             daemon,
             domain,
-            messages: 0,
-            late: 0,
-            extreme: 0,
+            messages,
+            late,
+            extreme,
         };
         let mut parts = Vec::new();
         for due in devices {
-            head.messages += due.part.sent;
-            head.late += due.late;
-            head.extreme += due.extreme;
             parts.push(NewPart {
                 key: due.part.epoch.to_string(),
                 token: Token(0),
@@ -222,6 +249,24 @@ impl Outbox {
             head: Bytes::from(head.encode()),
             parts,
         }
+    }
+}
+
+impl Account {
+    /// What one device adds.
+    pub fn of(due: &DueSecond) -> Account {
+        Account {
+            messages: due.part.sent,
+            late: due.late,
+            extreme: due.extreme,
+        }
+    }
+
+    /// Adds another.
+    pub fn add(&mut self, other: Account) {
+        self.messages += other.messages;
+        self.late += other.late;
+        self.extreme += other.extreme;
     }
 }
 

@@ -20,29 +20,34 @@ use isochrone_daemon::{
 use isochrone_model::{
     id::{Partition, RunName},
     row::{Device, SendRow},
-    time::Clock,
+    time::{Clock, Second},
 };
-use isochrone_store::types::{Change, OpenRun};
+use isochrone_store::{
+    Store,
+    types::{Change, OpenRun},
+};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{info, warn};
 
 use crate::{
     Error,
-    flush::Outbox,
+    flush::{Account, Outbox},
     metrics::Counters,
     run::{Patience, persist},
     waiting::Waiting,
-    worker::{Command, Notice},
+    worker::{Command, DeviceReport, Notice},
 };
 use jobs::Done;
 use store::Reach;
 
 /// How often the store is asked for ready claims while some device waits.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// One wait for announcements.
+const LISTEN: Duration = Duration::from_secs(5);
 /// Longest wait for the clock discipline at the start; results say how unsure the clock was.
 const CLOCK_WAIT: Duration = Duration::from_secs(2);
 /// How often the clock is looked at meanwhile.
@@ -95,6 +100,8 @@ pub struct Life {
     /// The keeper still reports.
     leased: bool,
     lost: bool,
+    /// What ends this life early; the last words are said all the same.
+    failure: Option<Error>,
     finishing: bool,
     /// From here on devices start without a disciplined clock.
     clock_until: Instant,
@@ -115,7 +122,7 @@ impl Life {
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.context.stop.clone();
         let store = self.context.store.clone();
-        let mut changes = Box::pin(store.changes(ASK_EVERY));
+        let mut changes = Box::pin(listen(&store));
 
         loop {
             let waits = self.waiting.left() > 0 && !self.finishing;
@@ -125,9 +132,9 @@ impl Life {
                 () = stop.aborting() => return Ok((End::Aborted, self.rows)),
                 () = stop.finishing(), if !self.finishing => self.finish().await,
                 event = self.leases.recv(), if self.leased => self.lease_event(event),
-                notice = self.notices.recv(), if self.working > 0 => self.notice(notice)?,
+                notice = self.notices.recv(), if self.working > 0 => self.notice(notice).await?,
                 done = self.jobs.join_next(), if !self.jobs.is_empty() => self.done(done).await?,
-                _ = tick.tick() => {
+                _ = tick.tick(), if self.has_work() => {
                     self.flush();
                     if self.is_over() {
                         break;
@@ -135,8 +142,8 @@ impl Life {
                 }
                 _ = ask.tick(), if waits => self.ask(),
                 heard = &mut changes, if waits => {
-                    changes = Box::pin(store.changes(ASK_EVERY));
-                    self.heard(heard.unwrap_or_default());
+                    changes = Box::pin(listen(&store));
+                    self.heard(heard);
                 }
                 () = until(start_at), if start_at.is_some() => {}
             }
@@ -151,7 +158,10 @@ impl Life {
         }
         let end = if self.lost { End::Lost } else { End::Done };
         self.leave().await?;
-        Ok((end, self.rows))
+        match self.failure {
+            Some(cause) => Err(cause),
+            None => Ok((end, self.rows)),
+        }
     }
 
     async fn finish(&mut self) {
@@ -168,30 +178,53 @@ impl Life {
         }
     }
 
-    fn notice(&mut self, notice: Option<Notice>) -> Result<(), Error> {
+    async fn notice(&mut self, notice: Option<Notice>) -> Result<(), Error> {
         match notice {
             Some(Notice::Counted(reports)) => {
-                for report in reports {
-                    for due in &report.seconds {
-                        self.counters.add(&due.part, due.late);
-                    }
-                    let registered = &self.devices[report.place];
-                    if let Some(outbox) = self.outboxes.get_mut(&registered.partition) {
-                        outbox.add(registered.device.epoch, report.row.clone(), report.seconds);
-                    }
-                    self.rows[report.place] = report.row;
-                }
+                self.counted(reports);
                 Ok(())
             }
             Some(Notice::Ended) => {
-                self.working -= 1;
-                if self.working == 0 {
-                    self.all_ended();
-                }
+                self.one_ended();
+                Ok(())
+            }
+            // Its devices have ended and were counted: the others end as well, and the last words are said.
+            Some(Notice::Failed(cause @ Error::Transport(_))) => {
+                self.context.health.set_ready(false, "failed");
+                self.failure = Some(cause);
+                self.one_ended();
+                self.tell(|| Command::GiveUp).await;
                 Ok(())
             }
             Some(Notice::Failed(cause)) => Err(cause),
             None => Err(Error::Worker(0)),
+        }
+    }
+
+    fn counted(&mut self, reports: Vec<DeviceReport>) {
+        let mut accounts: BTreeMap<Second, Account> = BTreeMap::new();
+        for report in reports {
+            for due in &report.seconds {
+                self.counters.add(&due.part, due.late);
+                accounts.entry(due.second).or_default().add(Account::of(due));
+            }
+            let registered = &self.devices[report.place];
+            if let Some(outbox) = self.outboxes.get_mut(&registered.partition) {
+                outbox.add(registered.device.epoch, report.row.clone(), report.seconds);
+            }
+            self.rows[report.place] = report.row;
+        }
+        for (second, account) in accounts {
+            for outbox in self.outboxes.values_mut() {
+                outbox.add_account(second, account);
+            }
+        }
+    }
+
+    fn one_ended(&mut self) {
+        self.working -= 1;
+        if self.working == 0 {
+            self.all_ended();
         }
     }
 
@@ -211,6 +244,11 @@ impl Life {
         self.flush();
     }
 
+    /// Whether the next tick has anything to do: an idle daemon should sleep.
+    fn has_work(&self) -> bool {
+        self.working == 0 || !self.outboxes.values().all(Outbox::is_safe)
+    }
+
     fn is_over(&self) -> bool {
         let settled = |outbox: &Outbox| if self.lost { outbox.is_empty() } else { outbox.is_safe() };
         self.working == 0 && self.outboxes.values().all(settled)
@@ -228,7 +266,7 @@ impl Life {
     }
 
     fn ask(&mut self) {
-        for partition in self.waiting.to_ask() {
+        for partition in self.waiting.next_to_ask() {
             self.ask_about(partition);
         }
     }
@@ -249,7 +287,7 @@ impl Life {
     }
 
     async fn start_ready(&mut self) {
-        if self.finishing || self.lost {
+        if self.finishing || self.lost || self.failure.is_some() {
             return;
         }
         if self.awaits_clock() {
@@ -314,6 +352,16 @@ impl Life {
     fn now(&self) -> isochrone_model::time::Monotonic {
         self.context.clock.monotonic()
     }
+}
+
+/// One wait for announcements; nothing heard means nothing, the questions go on.
+async fn listen(store: &Arc<dyn Store>) -> Vec<Change> {
+    let heard = store.changes(LISTEN).await.unwrap_or_default();
+    if heard.is_empty() {
+        // Also a store that cannot listen at all answers so, at once.
+        sleep(ASK_EVERY).await;
+    }
+    heard
 }
 
 async fn until(at: Option<Instant>) {

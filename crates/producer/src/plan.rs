@@ -92,7 +92,9 @@ impl Plan {
             payload: Arc::new(payload(settings)?),
             seed,
         };
-        let mut devices = (0..settings.devices).map(|n| maker.device(n)).collect::<Result<Vec<_>, _>>()?;
+        let mut devices = (0..settings.devices)
+            .map(|n| maker.device(n))
+            .collect::<Result<Vec<_>, _>>()?;
         devices.sort_by_key(|device| (device.partition, device.index));
 
         let workers = workers(settings);
@@ -184,7 +186,11 @@ impl Maker<'_> {
 /// Errors: the password cannot be used as a template.
 pub fn connection(settings: &ProducerSettings, values: &[(&str, &str)]) -> Result<ConnectionConfig, Error> {
     // A session keeps nothing for who publishes with QoS 0.
-    let session_expiry = if settings.qos > 0 { settings.session_expiry } else { Duration::ZERO };
+    let session_expiry = if settings.qos > 0 {
+        settings.session_expiry
+    } else {
+        Duration::ZERO
+    };
     let render = |template: &Option<Template>| template.as_ref().map(|template| template.render(values));
     let password = settings.password.as_ref().map(secret_template).transpose()?;
     Ok(ConnectionConfig {
@@ -251,7 +257,7 @@ fn payload(settings: &ProducerSettings) -> Result<Payload, Error> {
             Payload::default_template(settings.stamp).to_vec(),
         ),
     };
-    Payload::compile(&template, settings.stamp, settings.payload_size.clone()).map_err(|cause| Error::Setting {
+    Payload::compile(&template, settings.stamp, settings.payload_size).map_err(|cause| Error::Setting {
         setting,
         cause: cause.to_string(),
     })

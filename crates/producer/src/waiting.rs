@@ -61,7 +61,7 @@ impl Waiting {
     }
 
     /// The partitions to ask now, in turn.
-    pub fn to_ask(&mut self) -> Vec<Partition> {
+    pub fn next_to_ask(&mut self) -> Vec<Partition> {
         let after = self.topics.range(self.next_asked..).map(|(partition, _)| *partition);
         let before = self.topics.range(..self.next_asked).map(|(partition, _)| *partition);
         let asked: Vec<Partition> = after.chain(before).take(ASKED_AT_ONCE).collect();

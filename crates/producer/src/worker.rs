@@ -50,7 +50,7 @@ pub enum Notice {
     Counted(Vec<DeviceReport>),
     /// Every device has ended and everything was reported.
     Ended,
-    /// The worker cannot go on.
+    /// The worker cannot go on. [`Error::Transport`]: its devices have ended and everything was reported.
     Failed(Error),
 }
 
@@ -138,6 +138,7 @@ impl Job {
         let floor = Rc::new(Floor::new(self.shared, self.devices, self.clock));
         floor.spawn(connect(floor.clone(), transport, worker, rate));
 
+        let mut failure = None;
         let mut last_pass = Monotonic(0);
         while !floor.all_ended() {
             let wake = floor.next().map(|at| at.max(last_pass + precision_ns));
@@ -149,12 +150,19 @@ impl Job {
                     Some(Command::GiveUp) => floor.give_up(),
                     None => return Ok(false),
                 },
-                _ = tick.tick() => {
-                    if floor.has_news() && let Ok(permit) = notices.try_reserve() {
+                _ = tick.tick(), if floor.has_news() => {
+                    if let Ok(permit) = notices.try_reserve() {
                         permit.send(Notice::Counted(floor.report(number, workers)));
                     }
                 }
-                failed = poll_fn(|context| floor.poll_tasks(context)) => return Err(failed),
+                failed = poll_fn(|context| floor.poll_tasks(context)) => match failed {
+                    // A connection that cannot be: all end, and what was counted is told.
+                    Error::Transport(_) => {
+                        failure = Some(failed);
+                        floor.give_up();
+                    }
+                    _ => return Err(failed),
+                },
                 () = floor.rung() => {}
                 result = wait(&mut timer, floor.now(), wake) => result.map_err(Error::Timer)?,
             }
@@ -162,7 +170,7 @@ impl Job {
         }
         debug!(worker = number, "all devices ended");
         let _ = notices.send(Notice::Counted(floor.report(number, workers))).await;
-        Ok(true)
+        failure.map_or(Ok(true), Err)
     }
 }
 

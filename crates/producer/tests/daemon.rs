@@ -1,5 +1,11 @@
 //! The whole daemon in this process: in memory, and against a real mosquitto and a real Redis.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, in its helpers as well"
+)]
+
 use std::{collections::BTreeMap, ffi::OsString, sync::Arc, time::Duration};
 
 use isochrone_daemon::{
@@ -438,4 +444,53 @@ async fn servers_that_come_late_and_go_away() {
     written.check(1);
     assert_eq!(written.row_sum(|row| row.scheduled), outcome.scheduled);
     assert!(written.rows.values().all(|row| row.connects.attempts > 1));
+}
+
+/// A store that comes back with nothing is told everything again: run, roster, devices and their whole rows.
+#[tokio::test]
+async fn a_store_that_forgot_everything_is_told_again() {
+    let mut redis = Redis::start_with(&[], free_port());
+    let producer = Producer::start(&[
+        ("ISOCHRONE_REDIS_URL", &redis.url()),
+        ("ISOCHRONE_BROKER", "memory:forgot"),
+        ("ISOCHRONE_RUN", "forgot"),
+        ("ISOCHRONE_DEVICES", "4"),
+        ("ISOCHRONE_RATE", "50"),
+        ("ISOCHRONE_WAIT_FOR_CONSUMER", "false"),
+    ]);
+    let (store, stop) = (producer.store.clone(), producer.stop.clone());
+    let run: RunName = "forgot".parse().unwrap();
+    let sent = async || written(&store, &run).await.row_sum(|row| row.sent);
+    until("messages", async || sent().await > 50).await;
+    redis.stop();
+    redis.start_again();
+    until("messages after the loss", async || sent().await > 300).await;
+    stop.finish();
+    let outcome = producer.outcome().await.unwrap();
+    assert_eq!((outcome.lives, outcome.devices), (1, 4));
+    let written = written(&store, &run).await;
+    assert_eq!(written.row_sum(|row| row.sent), outcome.sent);
+    assert!(
+        written
+            .rows
+            .values()
+            .all(|row| row.ended && row.scheduled == row.sent + row.unsent)
+    );
+}
+
+/// A file that holds no certificate is an error that names its setting; the producer leaves the run all the same.
+#[tokio::test]
+async fn a_bad_certificate_file_fails_and_leaves_the_run() {
+    let producer = Producer::start(&[
+        ("ISOCHRONE_REDIS_URL", "memory:"),
+        ("ISOCHRONE_BROKER", "mqtts://127.0.0.1:1"),
+        ("ISOCHRONE_RUN", "certificate"),
+        ("ISOCHRONE_TLS_CA", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
+    ]);
+    let store = producer.store.clone();
+    let error = producer.outcome().await.unwrap_err();
+    assert!(error.to_string().contains("ISOCHRONE_TLS_CA"), "{error}");
+    let run = "certificate".parse().unwrap();
+    assert!(store.roster(&run).await.unwrap().iter().all(|member| member.ended));
+    written(&store, &run).await.check(0);
 }

@@ -155,6 +155,7 @@ impl Life {
             server_life,
             leased: true,
             lost: false,
+            failure: None,
             finishing: false,
             clock_until: Instant::now() + CLOCK_WAIT,
             last_words_until: None,

@@ -303,7 +303,12 @@ impl Floor {
             device.wake();
         }
         if device.account().changed() && !desk.listed.replace(true) {
-            self.agenda.borrow_mut().news.push(place);
+            let mut agenda = self.agenda.borrow_mut();
+            if agenda.news.is_empty() {
+                // The next report is due within a flush interval.
+                self.bell.notify_one();
+            }
+            agenda.news.push(place);
         }
         let deadline = device.deadline();
         if deadline != before
