@@ -85,7 +85,9 @@ pub fn client_ids(run: &RunName, partitions: u16, consumers: &[DaemonId], device
     let partition = device.response_topic.partition(partitions);
     let own = consumers.iter().map(|daemon| Sharing::Daemon(*daemon));
     let sharings = [Sharing::Topic, Sharing::Partition].into_iter().chain(own);
-    sharings.map(|sharing| client_id(run, sharing, partition, device)).collect()
+    sharings
+        .map(|sharing| client_id(run, sharing, partition, device))
+        .collect()
 }
 
 /// How to listen for a response topic that `device` is the first to share.

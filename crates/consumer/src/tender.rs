@@ -404,8 +404,10 @@ impl Tender {
         } else {
             desk.equipment.lease / 3
         };
-        // A large fleet is looked at less often: reading its rows must not take over a twentieth of the time.
-        self.due.look_pause.set(pause.max(self.due.looked.get().elapsed() * 20));
+        // A large fleet is looked at less often: reading its rows must not take over a twentieth of the time. A store that
+        // was away while it was asked says nothing about the fleet.
+        let rest = (self.due.looked.get().elapsed() * 20).min(desk.equipment.lease);
+        self.due.look_pause.set(pause.max(rest));
     }
 
     fn expire(&self, desk: &Desk) {

@@ -87,7 +87,11 @@ impl Site {
                 payload: Arc::new(
                     Payload::compile(Payload::default_template(StampPlace::Text), StampPlace::Text, None).unwrap(),
                 ),
-                device: DeviceSeed::new("hand", "run", 1),
+                device: DeviceSeed {
+                    device: "hand".into(),
+                    run: "run".into(),
+                    seed: 1,
+                },
                 in_flight: 100,
             };
             runtime.block_on(async {

@@ -11,7 +11,6 @@ use isochrone_daemon::{
 use isochrone_model::{
     id::{DaemonId, Partition, RunName, Topic},
     row::ReceiptRow,
-    time::Clock,
     tracker::Book,
 };
 use isochrone_store::{
@@ -107,6 +106,7 @@ impl Site {
         store.open_run(&request).await.unwrap();
         let producer = DaemonId(rand::random());
         store.enlist(&run, producer, Role::Producer, None).await.unwrap();
+        tokio::spawn(stay_alive(store.clone(), run.clone(), producer));
         let site = Site {
             run,
             store,
@@ -154,6 +154,7 @@ impl Site {
             (None, Some(redis)) => connect(redis.port),
             (None, None) => unreachable!("a site has a store"),
         };
+        isochrone_daemon::start_logs(&common);
         let shared = Shared {
             common: Arc::new(common),
             store,
@@ -215,10 +216,15 @@ impl Site {
             .expect("the topic");
         (Book::load(&state.1).unwrap().row(), counts.stored, counts.dropped)
     }
+}
 
-    /// The reference clock.
-    pub fn now(&self) -> isochrone_model::time::Reference {
-        self.clock.reference()
+/// Renews the leases of the hand-made producer, which would be buried otherwise.
+async fn stay_alive(store: Arc<dyn Store>, run: RunName, producer: DaemonId) {
+    let all: Vec<Partition> = (0..8).map(Partition).collect();
+    loop {
+        // A failure is repeated soon enough.
+        let _ = store.renew(&run, producer, &all).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -248,15 +254,6 @@ impl Consumer {
         tokio::time::timeout(LONG, self.work)
             .await
             .expect("at once")
-            .unwrap()
-            .unwrap();
-    }
-
-    /// Returns by itself: its run is closed.
-    pub async fn end(self) {
-        tokio::time::timeout(LONG, self.work)
-            .await
-            .expect("in time")
             .unwrap()
             .unwrap();
     }
