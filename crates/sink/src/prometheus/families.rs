@@ -72,8 +72,8 @@ pub fn render(
         .iter()
         .map(|(run, partition, generation)| gauge(of_partition(run, *partition), generation.bound_ns as f64 / 1e9));
     families.push(family(
-        "isochrone_clock_bound_seconds",
-        "Largest uncertainty between the clocks of a transit's two ends; zero on one host.",
+        "isochrone_transit_bound_seconds",
+        "Largest uncertainty of a transit between two clocks; zero on one host. The daemon's own is isochrone_clock_bound_seconds.",
         MetricType::GAUGE,
         bounds.collect(),
     ));
