@@ -1,5 +1,7 @@
 //! The plotter as a real process: it waits for what is not there yet, ends on SIGTERM, and refuses bad settings.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 use std::{
     io::{BufRead, BufReader, Read},
     net::TcpListener,

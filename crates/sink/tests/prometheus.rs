@@ -1,5 +1,7 @@
 //! The Prometheus page from the outside: promtool reads it, counters are followed over takeovers.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::{
     collections::BTreeMap,
     io::Write,

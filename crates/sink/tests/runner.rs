@@ -1,5 +1,7 @@
 //! The runner around a sink that fails on demand: everything offered is accounted for exactly once, in order.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
+
 use std::{
     collections::BTreeMap,
     sync::{

@@ -1,6 +1,8 @@
 //! Plotters at work on a run written by hand, in memory and on Redis: partitions are shared and given back, nothing is
 //! counted twice or not at all, no counter falls.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
+
 mod support;
 
 use std::{collections::BTreeMap, sync::Arc};
