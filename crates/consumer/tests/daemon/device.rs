@@ -24,7 +24,6 @@ pub struct Hand {
     pub topic: Topic,
     orders: mpsc::UnboundedSender<(u64, oneshot::Sender<()>)>,
     sent: u64,
-    batch: u64,
 }
 
 impl Site {
@@ -104,7 +103,6 @@ impl Site {
             topic,
             orders,
             sent: 0,
-            batch: 0,
         }
     }
 }
@@ -176,7 +174,6 @@ impl Hand {
 
     /// Says the last word: no more than was sent will come.
     pub async fn end(&mut self, site: &Site) {
-        self.batch += 1;
         let row = SendRow {
             scheduled: self.sent,
             sent: self.sent,
@@ -185,7 +182,7 @@ impl Hand {
             ..SendRow::default()
         };
         let flush = SendFlush {
-            batch: u64::from(rand::random::<u32>()) << 20 | self.batch,
+            batch: site.next_batch(),
             entries: Vec::new(),
             rows: vec![(self.epoch, row)],
         };

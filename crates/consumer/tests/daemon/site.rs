@@ -1,6 +1,13 @@
 //! A store, a broker, a run, and consumers in it.
 
-use std::{ffi::OsString, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use isochrone_consumer::Error;
 use isochrone_daemon::{
@@ -40,6 +47,7 @@ pub struct Site {
     pub producer: DaemonId,
     /// Redis, where there is one.
     pub redis: Option<Server>,
+    batches: AtomicU64,
     unit: &'static str,
     memory: Option<Arc<MemoryStore>>,
     _tasks: Tasks,
@@ -114,6 +122,7 @@ impl Site {
             url,
             producer,
             redis,
+            batches: AtomicU64::new(0),
             unit,
             memory,
             _tasks: tasks,
@@ -170,6 +179,11 @@ impl Site {
             work: tokio::spawn(isochrone_consumer::run(context, settings, None)),
             stop,
         }
+    }
+
+    /// Numbers the producer's flushes.
+    pub fn next_batch(&self) -> u64 {
+        self.batches.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Every response topic of the run.
