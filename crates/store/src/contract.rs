@@ -163,6 +163,10 @@ pub trait Samples: Send + Sync {
     ) -> Result<(), Error>;
     /// Moves a sink's cursor, deletes cuts and entries that every cursor has passed (`delete`: the plotter, which knows
     /// what each cut holds, names the entries). Fenced likewise.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "who, where and under what come with every write of a plotter"
+    )]
     async fn advance(
         &self,
         run: &RunName,

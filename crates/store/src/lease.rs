@@ -72,3 +72,70 @@ impl Observer {
         dead
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const LEASE_MS: u64 = 3000;
+
+    /// One poll: how long after the last, how long it took, whether it was answered, whether the counter had moved.
+    fn polls() -> impl Strategy<Value = Vec<(u64, u64, bool, bool)>> {
+        let apart = prop_oneof![20 => 100..1000_u64, 1 => 1000..1200_u64];
+        let took = prop_oneof![20 => 0..100_u64, 1 => 400..600_u64];
+        vec(
+            (apart, took, prop::bool::weighted(0.98), prop::bool::weighted(0.05)),
+            1..60,
+        )
+    }
+
+    proptest! {
+        /// A row is dead exactly when, looking back over polls that were all answered in time and close together, the
+        /// counter stood still from the end of one to the beginning of the newest for more than a lease and a tenth.
+        #[test]
+        fn dead_is_what_stood_still_before_its_eyes(polls in polls()) {
+            let row = |counter| [(Partition(3), DaemonId(1), counter)];
+            let mut observer = Observer::new(Duration::from_millis(LEASE_MS));
+            let (mut asked, mut counter) = (0, 0);
+            let mut history: Vec<(u64, u64, bool, u64)> = Vec::new();
+            for (apart, took, answered, moved) in polls {
+                asked += apart.max(history.last().map_or(0, |last| last.1 - last.0));
+                counter += u64::from(moved);
+                let rows = row(counter);
+                let (now, asked_at) = (Monotonic((asked + took) * MS), Monotonic(asked * MS));
+                let dead = observer.see(now, asked_at, answered.then_some(&rows[..]));
+                history.push((asked, asked + took, answered && took <= 500, counter));
+
+                let mut longest = None;
+                for (index, poll) in history.iter().enumerate().rev() {
+                    let next = history.get(index + 1);
+                    let close = next.is_none_or(|next| next.0 - poll.0 <= LEASE_MS / 3);
+                    if !poll.2 || !close || poll.3 != counter {
+                        break;
+                    }
+                    longest = Some(asked.saturating_sub(poll.1));
+                }
+                let expected = longest.is_some_and(|still| still > LEASE_MS + LEASE_MS / 10);
+                prop_assert_eq!(!dead.is_empty(), expected);
+                prop_assert!(dead.is_empty() || dead == rows);
+            }
+        }
+    }
+
+    /// A row that is gone and comes back is observed anew.
+    #[test]
+    fn a_row_that_was_gone_is_observed_anew() {
+        let mut observer = Observer::new(Duration::from_millis(LEASE_MS));
+        let rows = [(Partition(3), DaemonId(1), 7)];
+        let dead: Vec<usize> = (0..20_u64)
+            .map(|poll| {
+                let now = Monotonic(poll * 500 * MS);
+                observer.see(now, now, Some(if poll == 3 { &[] } else { &rows })).len()
+            })
+            .collect();
+        assert_eq!(dead.iter().position(|dead| *dead > 0), Some(4 + 7));
+    }
+}

@@ -1,5 +1,7 @@
 //! The contract of `isochrone_store::contract`, kept by every store: in memory, in Redis, in a Redis cluster.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
+
 mod cases;
 mod faults;
 mod fixture;
