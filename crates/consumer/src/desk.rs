@@ -188,6 +188,18 @@ impl Desk {
         self.equipment.counters.dropped.inc_by(dropped as u64);
     }
 
+    /// The store left entries out because it may hold no more of them.
+    pub fn shed(&self, entries: u64) {
+        if entries > 0 {
+            if self.equipment.counters.shed.get() == 0 {
+                tracing::warn!(
+                    "the store holds ISOCHRONE_RETAIN already and leaves samples out: is a plotter running?"
+                );
+            }
+            self.equipment.counters.shed.inc_by(entries);
+        }
+    }
+
     /// One line when the store goes away.
     pub fn store_is_away(&self, problem: &Error) {
         if !self.store_away.replace(true) {

@@ -3,9 +3,13 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
+    pin::pin,
     rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -42,10 +46,57 @@ pub struct Link {
     /// Since when it waits to be allowed to reconnect.
     pub lost_at: Cell<Option<Monotonic>>,
     subscriber: RefCell<Box<dyn Subscriber>>,
-    waker: RefCell<Option<Waker>>,
+    waker: Arc<LinkWaker>,
     attended: Cell<Monotonic>,
     closed: Cell<bool>,
     gone: Notify,
+}
+
+/// Wakes the connection's task, except from within its own poll: a connection with more to read wakes itself at once, and
+/// a thread that did nothing else would look at its timers far too seldom.
+#[derive(Default)]
+struct LinkWaker {
+    task: Mutex<Option<Waker>>,
+    polling: AtomicBool,
+    again: AtomicBool,
+}
+
+impl Wake for LinkWaker {
+    fn wake(self: Arc<LinkWaker>) {
+        LinkWaker::wake_by_ref(&self);
+    }
+
+    fn wake_by_ref(self: &Arc<LinkWaker>) {
+        // Wakes from other threads that fall into a poll are kept for its end.
+        if self.polling.load(Ordering::SeqCst) {
+            self.again.store(true, Ordering::SeqCst);
+            if self.polling.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            task.wake_by_ref();
+        }
+    }
+}
+
+impl LinkWaker {
+    /// A poll begins.
+    fn enter(self: &Arc<LinkWaker>, context: &Context<'_>) -> Waker {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if !task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
+            *task = Some(context.waker().clone());
+        }
+        drop(task);
+        self.polling.store(true, Ordering::SeqCst);
+        Waker::from(self.clone())
+    }
+
+    /// A poll ends: true when it is wanted again.
+    fn leave(&self) -> bool {
+        self.polling.store(false, Ordering::SeqCst);
+        self.again.swap(false, Ordering::SeqCst)
+    }
 }
 
 impl Link {
@@ -58,7 +109,7 @@ impl Link {
             topics: Cell::new(0),
             lost_at: Cell::new(None),
             subscriber: RefCell::new(subscriber),
-            waker: RefCell::new(None),
+            waker: Arc::default(),
             attended: Cell::new(now),
             closed: Cell::new(false),
             gone: Notify::new(),
@@ -73,9 +124,10 @@ impl Link {
     }
 
     fn poll(&self, context: &mut Context<'_>, tender: &Tender, desk: &Desk) -> Poll<()> {
-        self.keep_waker(context);
+        let waker = self.waker.enter(context);
         let now = desk.clock.monotonic();
         if desk.turn(now) {
+            self.waker.leave();
             return Poll::Pending;
         }
         let offset = desk.clock.offset();
@@ -96,7 +148,8 @@ impl Link {
             now: reference,
             second: (second.start(), second),
         };
-        let done = self.subscriber.borrow_mut().poll(context, &mut receiver);
+        let mut inner = Context::from_waker(&waker);
+        let done = self.subscriber.borrow_mut().poll(&mut inner, &mut receiver);
         let outcome = receiver.outcome;
         let excess = ration.excess();
         let hurry = slice.fresh >= FRESH || slice.unacknowledged();
@@ -105,6 +158,10 @@ impl Link {
         self.follow_up(&outcome, hurry, now, tender, desk);
         if excess > 0 {
             desk.drop_oldest(excess);
+        }
+        if self.waker.leave() && done.is_pending() {
+            // There is more to read: after timers, sockets and answers of the store have had their turn.
+            let _ = pin!(tokio::task::yield_now()).poll(context);
         }
         done
     }
@@ -128,18 +185,9 @@ impl Link {
         }
     }
 
-    fn keep_waker(&self, context: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            *waker = Some(context.waker().clone());
-        }
-    }
-
     /// Has the connection polled soon.
     pub fn wake(&self) {
-        if let Some(waker) = self.waker.borrow().as_ref() {
-            waker.wake_by_ref();
-        }
+        self.waker.wake_by_ref();
     }
 
     /// Hears these topics too.

@@ -34,6 +34,10 @@ const FLUSHES: Metric = Metric::counter(
     "isochrone_consumer_flushes_total",
     "Writes of samples that the store confirmed.",
 );
+const SHED: Metric = Metric::counter(
+    "isochrone_consumer_shed_entries_total",
+    "Entries that the store left out because it held ISOCHRONE_RETAIN already.",
+);
 const FENCED: Metric = Metric::counter(
     "isochrone_consumer_fenced_total",
     "Claims found to be somebody else's by now.",
@@ -53,6 +57,8 @@ pub struct Counters {
     pub dropped: IntCounter,
     /// Flushes stored.
     pub flushes: IntCounter,
+    /// Entries the store left out.
+    pub shed: IntCounter,
     /// Claims lost.
     pub fenced: IntCounter,
     /// Claims held.
@@ -71,6 +77,7 @@ impl Counters {
             stray: metrics.counter(&STRAY),
             dropped: metrics.counter(&DROPPED),
             flushes: metrics.counter(&FLUSHES),
+            shed: metrics.counter(&SHED),
             fenced: metrics.counter(&FENCED),
             claims: metrics.gauge(&CLAIMS),
         }

@@ -252,7 +252,10 @@ impl Tender {
         };
         let answer = self.append(desk, batch.flush.clone()).await;
         let fenced = match answer {
-            Ok(answer) => answer.fenced,
+            Ok(answer) => {
+                desk.shed(answer.shed);
+                answer.fenced
+            }
             Err(problem) if problem.fate() == Fate::LetGo => {
                 batch.flush.states.iter().map(|state| state.topic.clone()).collect()
             }
