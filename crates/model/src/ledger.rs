@@ -20,7 +20,7 @@ pub struct Inequality {
 }
 
 /// One epoch's row.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EpochRow {
     /// Places in the schedule.
     pub scheduled: u64,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     entry::MissingKind,
     id::{Epoch, RunName, Topic},
-    ledger::{Inequality, SinkRow},
+    ledger::{EpochRow, Inequality, SinkRow},
     row::{Connects, Device, ReceiptRow, SendRow},
     slo::Objective,
     window::Totals,
@@ -233,10 +233,24 @@ pub struct LostRange {
 pub struct TopicReport {
     /// The response topic.
     pub topic: Topic,
-    /// Devices that share it.
-    pub devices: Vec<String>,
+    /// Devices that share it, a complete row each.
+    pub devices: Vec<DeviceReport>,
     pub ledger: LedgerReport,
     pub latency_ns: LatencyReport,
+}
+
+/// One life of one device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeviceReport {
+    /// Its name.
+    pub device: String,
+    /// What it published to.
+    pub topic: Topic,
+    /// Its life.
+    pub epoch: Epoch,
+    /// Where its messages went.
+    #[serde(flatten)]
+    pub row: EpochRow,
 }
 
 impl RunFacts {

@@ -56,9 +56,10 @@ const STEPS: &[Step] = &[
             "warnings",
         ],
     },
+    // Everything at once and with one choice of features: a second choice would compile the dependencies again.
     Step {
-        name: "programs",
-        cargo: &["build", "--release", "--workspace", "--bins"],
+        name: "programs and tests",
+        cargo: &["test", "--release", "--workspace", "--no-run", "--quiet"],
     },
     Step {
         name: "unit and contract tests",
@@ -77,9 +78,9 @@ const STEPS: &[Step] = &[
         cargo: &[
             "test",
             "--release",
-            "--package",
-            "isochrone-e2e",
-            "--no-fail-fast",
+            "--workspace",
+            "--test",
+            "e2e",
             "--",
             "--test-threads=1",
         ],

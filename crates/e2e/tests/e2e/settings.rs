@@ -65,10 +65,11 @@ fn secrets_stay_secret() {
     let file = folder.path().join("password");
     std::fs::write(&file, "012345-from-file\n").expect("file");
     let file = file.display().to_string();
-    for environment in [
-        [("ISOCHRONE_PASSWORD", "012345-typed")],
-        [("ISOCHRONE_PASSWORD_FILE", file.as_str())],
+    for (name, value) in [
+        ("ISOCHRONE_PASSWORD", "012345-typed"),
+        ("ISOCHRONE_PASSWORD_FILE", file.as_str()),
     ] {
+        let environment = [("ISOCHRONE_USERNAME", "someone"), (name, value)];
         let (code, text) = run("isochrone-producer", &["--check"], &environment);
         assert_eq!(code, Some(0), "{text}");
         assert!(!text.contains("012345"), "{text}");

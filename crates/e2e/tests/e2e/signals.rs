@@ -45,7 +45,7 @@ fn the_second_signal_drops_the_work() {
     site.mosquitto.process().signal(Signal::STOP);
     producer.signal(Signal::TERM);
     wait::until("the first signal to be heard", START, || {
-        producer.stderr().contains("SIGTERM")
+        producer.stderr().contains("told to stop")
     });
     producer.signal(Signal::TERM);
     assert_eq!(producer.exit_code(Duration::from_secs(5)), 130);

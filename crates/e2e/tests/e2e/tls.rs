@@ -131,19 +131,31 @@ fn a_wrong_password_is_said_and_kept() {
 /// A refused subscription is one line that names the topic.
 #[test]
 fn a_refused_subscription_is_said() {
+    // Mosquitto's access list does not refuse subscriptions, its dynamic security does.
     let folder = tempfile::tempdir().expect("temp dir");
-    std::fs::write(folder.path().join("acl"), "topic write #\n").expect("acl");
-    let lines = format!("allow_anonymous true\nacl_file {}", folder.path().join("acl").display());
-    let site = Site::with(Mosquitto::start_with(&lines, free_port()), Redis::start(), &[]);
-    let consumer = site.daemon("consumer", &[]);
-    let _producer = site.daemon(
-        "producer",
-        &[("ISOCHRONE_TOPIC", "not/for/you"), ("ISOCHRONE_MQTT_VERSION", "5")],
+    let rules = r#"{"defaultACLAccess": {"publishClientSend": true, "publishClientReceive": true, "subscribe": false,
+        "unsubscribe": true}, "clients": [], "groups": [], "roles": []}"#;
+    let path = folder.path().join("rules.json");
+    std::fs::write(&path, rules).expect("rules");
+    let plugin = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so";
+    let lines = format!(
+        "allow_anonymous true\nplugin {plugin}\nplugin_opt_config_file {}",
+        path.display()
     );
-    wait::until("the refusal to be said", START, || {
-        consumer
-            .stderr()
-            .lines()
-            .any(|line| line.contains("not/for/you") && line.contains("refused"))
-    });
+    let site = Site::with(Mosquitto::start_with(&lines, free_port()), Redis::start(), &[]);
+    for (version, topic) in [("3.1.1", "not/for/you"), ("5", "nor/for/you")] {
+        let consumer = site.daemon("consumer", &[("ISOCHRONE_CLAIMS", "1"), ("ISOCHRONE_RUN", version)]);
+        let settings = [
+            ("ISOCHRONE_TOPIC", topic),
+            ("ISOCHRONE_MQTT_VERSION", version),
+            ("ISOCHRONE_RUN", version),
+        ];
+        let _producer = site.daemon("producer", &settings);
+        wait::until("the refusal to be said", START, || {
+            consumer
+                .stderr()
+                .lines()
+                .any(|line| line.contains(topic) && line.contains("refused"))
+        });
+    }
 }

@@ -7,7 +7,7 @@ use crate::{
     id::{Epoch, Topic},
     ledger::{EpochRow, Inequality, Ledger, SinkRow, TopicRow},
     range::SeqRange,
-    report::{LedgerReport, LostRange, RunFacts, TopicFacts},
+    report::{DeviceReport, LedgerReport, LostRange, RunFacts, TopicFacts},
     row::{Device, EpochReceipt, SendRow},
 };
 
@@ -79,6 +79,17 @@ impl<'a> Accounts<'a> {
             split.entry(topic).or_insert_with(empty).devices.push(account);
         }
         split.into_iter().collect()
+    }
+
+    /// A row for each device.
+    pub fn device_rows(&self) -> Vec<DeviceReport> {
+        let row = |account: &Account<'_>| DeviceReport {
+            device: account.device.device.clone(),
+            topic: account.device.topic.clone(),
+            epoch: account.device.epoch,
+            row: account.epoch_row(self.closed),
+        };
+        self.devices.iter().map(row).collect()
     }
 
     fn ledger(&self) -> Ledger {

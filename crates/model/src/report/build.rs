@@ -181,11 +181,7 @@ fn objectives(facts: &RunFacts, ledger: &LedgerReport) -> Vec<SloReport> {
 fn per_topic(facts: &RunFacts, accounts: Accounts<'_>) -> Vec<TopicReport> {
     let none = crate::window::TopicTotals::default();
     let topics = accounts.by_topic().into_iter().map(|(topic, accounts)| TopicReport {
-        devices: accounts
-            .devices
-            .iter()
-            .map(|account| account.device.device.clone())
-            .collect(),
+        devices: accounts.device_rows(),
         ledger: accounts.report(facts.restored),
         latency_ns: latencies!(facts.totals.topics().get(&topic).unwrap_or(&none)),
         topic,
