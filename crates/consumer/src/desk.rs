@@ -29,7 +29,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(10);
 
 /// The same while claims are held and nothing flows.
-const SLOW_TICK: Duration = Duration::from_millis(50);
+const SLOW_TICK: Duration = Duration::from_millis(100);
 
 /// Messages flow when one came within this time, in nanoseconds.
 const FLOWING_NS: i64 = 2_000_000_000;

@@ -134,6 +134,7 @@ impl Link {
         let reference = offset.at(now);
         let second: Second = reference.second();
         let mut slice = tender.slice.borrow_mut();
+        let was_clean = slice.is_clean();
         let mut absences = desk.absences.borrow_mut();
         let idle_until = self.attended.get().max(desk.woken.get());
         absences.worked((idle_until, now));
@@ -152,7 +153,8 @@ impl Link {
         let done = self.subscriber.borrow_mut().poll(&mut inner, &mut receiver);
         let outcome = receiver.outcome;
         let excess = ration.excess();
-        let hurry = slice.fresh >= FRESH || slice.unacknowledged();
+        let begun = was_clean && !slice.is_clean();
+        let hurry = begun || slice.fresh >= FRESH || slice.unacknowledged();
         drop((slice, absences, ration));
         self.attended.set(desk.clock.monotonic());
         self.follow_up(&outcome, hurry, now, tender, desk);

@@ -222,6 +222,11 @@ impl Slice {
         self.by_topic.is_empty()
     }
 
+    /// Whether the next flush would hold nothing.
+    pub fn is_clean(&self) -> bool {
+        self.touched.is_empty()
+    }
+
     /// How many topics are held.
     pub fn len(&self) -> usize {
         self.by_topic.len()

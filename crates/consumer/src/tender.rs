@@ -200,6 +200,9 @@ impl Tender {
         }
         let pause = if self.slice.borrow().unacknowledged() {
             GROUP_COMMIT
+        } else if self.slice.borrow().is_clean() && self.outstanding.borrow().is_none() {
+            // The connection tells when something comes.
+            EXPIRE
         } else {
             desk.equipment.settings.flush_interval
         };
