@@ -4,7 +4,6 @@
 
 // A helper of tests fails like a test: with a panic that says what was expected.
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     reason = "test support: a failure here fails the test"

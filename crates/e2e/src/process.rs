@@ -3,12 +3,13 @@
 use std::{
     fs::{self, File},
     io::Write,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::wait;
 
@@ -35,6 +36,8 @@ impl Process {
         };
         let child = command
             .stdin(Stdio::null())
+            // A group of its own, so that a pipeline ends as a whole.
+            .process_group(0)
             .stdout(append(&stdout))
             .stderr(append(&stderr))
             .spawn()
@@ -96,7 +99,9 @@ impl Process {
 
     /// Ends it at once.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
+        if let Some(group) = Pid::from_raw(self.pid() as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 

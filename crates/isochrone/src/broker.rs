@@ -100,14 +100,15 @@ async fn run(started: oneshot::Sender<Started>) {
 }
 
 fn config() -> BrokerConfig {
-    let mut config = BrokerConfig::default();
-    config.bind_addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-    config.max_clients = 1_000_000;
-    config.max_outbound_inflight = OUTBOUND_IN_FLIGHT;
-    config.sys_topics_enabled = false;
-    config.storage_config = StorageConfig::default()
-        .with_backend(StorageBackend::Memory)
-        .with_persistence(false)
-        .with_max_queued_messages_per_client(QUEUED_PER_CLIENT);
-    config
+    BrokerConfig {
+        bind_addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        max_clients: 1_000_000,
+        max_outbound_inflight: OUTBOUND_IN_FLIGHT,
+        sys_topics_enabled: false,
+        storage_config: StorageConfig::default()
+            .with_backend(StorageBackend::Memory)
+            .with_persistence(false)
+            .with_max_queued_messages_per_client(QUEUED_PER_CLIENT),
+        ..BrokerConfig::default()
+    }
 }

@@ -27,7 +27,7 @@ pub async fn perform(invocation: &Invocation, all: All) -> Result<u8, Box<dyn Er
         per_topic: invocation.per_topic,
     };
     match &invocation.task {
-        Task::Run => return Ok(fleet::run(all, &invocation.source, format, wanted).await?),
+        Task::Run => return fleet::run(all, &invocation.source, format, wanted).await,
         Task::Check => all.effective.iter().for_each(|one| print(&one.to_string())),
         Task::Doctor => {
             let (findings, well) = doctor::examine(&all, format).await?;

@@ -144,7 +144,7 @@ fn ledger(out: &mut String, ledger: &LedgerReport) {
         ];
         equation(("sent", ledger.sent), &terms);
     }
-    let in_flight = u64::try_from(ledger.in_flight).unwrap_or(0);
+    let in_flight = ledger.in_flight;
     equation(
         ("sent", ledger.sent),
         &[

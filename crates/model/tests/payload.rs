@@ -1,5 +1,7 @@
 //! Payloads are as asked, valid where they were valid, and the same for the same seed.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use std::sync::Arc;
 
 use isochrone_model::{

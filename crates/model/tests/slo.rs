@@ -1,5 +1,7 @@
 //! Objectives are read as written and judged with what never arrived.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use isochrone_model::{
     histogram::{Dense, Histogram},
     slo::{Evidence, Measured, Objective, list},
