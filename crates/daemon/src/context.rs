@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use isochrone_model::id::{DaemonId, Domain};
-use isochrone_store::{Store, types::Role};
+use isochrone_store::{
+    Store,
+    types::{Pins, Role, SCHEMA},
+};
 
 use crate::{Health, Metrics, Stop, Tasks, clock::SystemClock, settings::Common};
 
@@ -45,6 +48,17 @@ pub struct Shared {
     pub health: Health,
     /// Metrics of the process.
     pub metrics: Metrics,
+}
+
+impl Common {
+    /// What this daemon will work with in a run.
+    pub fn pins(&self) -> Pins {
+        Pins {
+            schema: SCHEMA,
+            partitions: self.partitions,
+            claim_unit: self.claim_unit.as_str().to_owned(),
+        }
+    }
 }
 
 impl Context {

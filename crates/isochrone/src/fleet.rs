@@ -9,7 +9,7 @@ use isochrone_daemon::{
     settings::{All, Source},
 };
 use isochrone_model::report::Report;
-use isochrone_store::types::{OpenRun, Pins, Role, RunRecord, SCHEMA};
+use isochrone_store::types::{OpenRun, Role, RunRecord};
 use tokio::time::timeout;
 
 use crate::{
@@ -40,7 +40,7 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     let (clock, store) = chassis::open_store(&all.common)?;
     let request = OpenRun {
         run: all.common.run.clone(),
-        pins: pins(&all),
+        pins: all.common.pins(),
         keep: all.common.keep,
     };
     let run = store.open_run(&request).await?;
@@ -134,13 +134,4 @@ fn banner(all: &All, run: &RunRecord, embedded: bool) {
         "run {}: {} devices, {total}, QoS {}, MQTT {}, {length}, on {place}",
         run.run, producer.devices, producer.qos, producer.mqtt_version
     );
-}
-
-fn pins(all: &All) -> Pins {
-    let common = &all.common;
-    Pins {
-        schema: SCHEMA,
-        partitions: common.partitions,
-        claim_unit: common.claim_unit.as_str().to_owned(),
-    }
 }

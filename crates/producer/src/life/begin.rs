@@ -14,7 +14,7 @@ use isochrone_model::{
     id::{Partition, RunName},
     row::SendRow,
 };
-use isochrone_store::types::{DeviceState, OpenRun, Pins, Role, SCHEMA};
+use isochrone_store::types::{DeviceState, OpenRun, Role};
 use isochrone_transport::Transport;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::{debug, info};
@@ -49,11 +49,7 @@ impl Life {
         let (store, daemon) = (&context.store, context.daemon);
         let mut request = OpenRun {
             run: wanted,
-            pins: Pins {
-                schema: SCHEMA,
-                partitions: common.partitions,
-                claim_unit: common.claim_unit.as_str().to_owned(),
-            },
+            pins: common.pins(),
             keep: common.keep,
         };
         let patience = Patience::UntilFinishing;
