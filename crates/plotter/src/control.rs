@@ -7,11 +7,7 @@ use isochrone_model::{
     id::RunName,
     time::{Clock, NANOS_PER_SECOND, Second},
 };
-use isochrone_sink::{
-    Departure,
-    prometheus::{Config, Prometheus},
-    runner::Passed,
-};
+use isochrone_sink::{Departure, prometheus::Prometheus, runner::Passed};
 use isochrone_store::{
     Error as StoreError, Fate,
     types::{Pins, RunRecord, RunState, SCHEMA},
@@ -21,6 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     Error,
+    back_ends::{self, BackEnds},
     holding::{Desk, SINK_DEADLINE},
     serving::Serving,
     sinks::Sinks,
@@ -41,15 +38,8 @@ const FAILED: Metric = Metric::counter(
 
 /// Plots every run that is not closed, until told to finish; with ISOCHRONE_RUN, that one until it is closed.
 pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Error> {
-    let config = Config {
-        topics: settings.prometheus_topics,
-        buckets: settings.prometheus_buckets.clone(),
-        hold_back: context.store.memory(),
-    };
-    let prometheus = Arc::new(Prometheus::new(config, context.clock.clone()));
-    let page = prometheus.clone();
-    context.metrics.add_source(Arc::new(move || page.families()));
-    let (sinks, results) = Sinks::start(vec![prometheus.clone()]);
+    let BackEnds { prometheus, sinks } = back_ends::open(&context, &settings)?;
+    let (sinks, results) = Sinks::start(sinks);
     let desk = Desk {
         store: context.store.clone(),
         daemon: context.daemon,

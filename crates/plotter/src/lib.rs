@@ -3,6 +3,7 @@
 //! Data flows through the files in this order: [`control`] finds runs and keeps time, `serving` is one run and its share of
 //! partitions, `holding` one partition, `progress` the rules that say which entry belongs to which cut, `sinks` the way out.
 
+mod back_ends;
 mod control;
 mod decode;
 mod error;
