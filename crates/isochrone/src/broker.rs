@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 const OUTBOUND_IN_FLIGHT: u16 = 10_000;
 
 /// Messages that may wait for a subscriber that is slow or away; beyond it the broker drops, which the ledger shows.
-const QUEUED_PER_CLIENT: usize = 200_000;
+/// At about 1 KiB each it is the greater part of what a run beyond the machine's power may take of memory.
+const QUEUED_PER_CLIENT: usize = 50_000;
 
 /// How long the broker gets to close its connections.
 const SHUTDOWN: Duration = Duration::from_secs(3);
