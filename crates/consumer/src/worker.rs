@@ -2,6 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use isochrone_daemon::wake_promptly;
 use isochrone_model::{
     id::{Partition, RunName, Token, Topic},
     time::Clock,
@@ -86,6 +87,7 @@ impl Pool {
             let (sender, commands) = mpsc::channel(COMMANDS);
             let fail = equipment.fail.clone();
             let body = move || {
+                wake_promptly();
                 let ended = work(equipment, commands);
                 if let Err(problem) = ended {
                     fail(format!("keep a receiving thread running: {problem}"));

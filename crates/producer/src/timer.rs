@@ -1,6 +1,6 @@
 //! One precise timer: an absolute timerfd on the monotonic clock.
 //!
-//! Tokio's own timers count milliseconds; a schedule of due times needs microseconds (FACTS: 20 us against 610 us).
+//! Tokio's own timers count milliseconds; a schedule of due times needs microseconds.
 
 use std::{io, num::NonZeroU64, os::fd::OwnedFd};
 

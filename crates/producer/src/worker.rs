@@ -6,6 +6,7 @@ mod floor;
 
 use std::{future::poll_fn, io, rc::Rc, sync::Arc, task::Poll, thread, time::Duration};
 
+use isochrone_daemon::wake_promptly;
 use isochrone_model::{
     id::Domain,
     row::SendRow,
@@ -97,6 +98,7 @@ impl Job {
     }
 
     fn run(self, commands: mpsc::Receiver<Command>) {
+        wake_promptly();
         let mut farewell = Farewell {
             number: self.number,
             notices: self.notices.clone(),
@@ -128,7 +130,6 @@ impl Job {
             domain: self.domain,
             read_buffer: Rc::new(vec![0; READ_BUFFER].into()),
         };
-        let precision_ns = self.shared.precision.as_nanos() as u64;
         let mut tick = interval(self.shared.flush_interval.max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
@@ -139,9 +140,8 @@ impl Job {
         floor.spawn(connect(floor.clone(), transport, worker, rate));
 
         let mut failure = None;
-        let mut last_pass = Monotonic(0);
         while !floor.all_ended() {
-            let wake = floor.next().map(|at| at.max(last_pass + precision_ns));
+            let wake = floor.next_pass();
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -166,7 +166,7 @@ impl Job {
                 () = floor.rung() => {}
                 result = wait(&mut timer, floor.now(), wake) => result.map_err(Error::Timer)?,
             }
-            last_pass = floor.pass();
+            floor.pass();
         }
         debug!(worker = number, "all devices ended");
         let _ = notices.send(Notice::Counted(floor.report(number, workers))).await;

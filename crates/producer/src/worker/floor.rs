@@ -37,6 +37,7 @@ pub struct Floor {
     /// Rung when the agenda changed outside a pass.
     bell: Notify,
     ended: Cell<usize>,
+    last_pass: Cell<Monotonic>,
 }
 
 struct Desk {
@@ -91,6 +92,7 @@ impl Floor {
             tasks: RefCell::default(),
             bell: Notify::new(),
             ended: Cell::new(0),
+            last_pass: Cell::new(Monotonic(0)),
         }
     }
 
@@ -109,8 +111,13 @@ impl Floor {
         self.clock.monotonic()
     }
 
-    /// When something is due next.
-    pub fn next(&self) -> Option<Monotonic> {
+    /// When the next pass is wanted: when something is due, but not within ISOCHRONE_PRECISION of the last one.
+    pub fn next_pass(&self) -> Option<Monotonic> {
+        let precision_ns = self.shared.precision.as_nanos() as u64;
+        self.next_due().map(|at| at.max(self.last_pass.get() + precision_ns))
+    }
+
+    fn next_due(&self) -> Option<Monotonic> {
         let agenda = self.agenda.borrow();
         let due = agenda.due.peek().map(|Reverse((at, _))| *at);
         let deadline = agenda.deadlines.peek().map(|Reverse((at, _))| *at);
@@ -181,9 +188,10 @@ impl Floor {
         }
     }
 
-    /// Sends what is due, starts who may start, ends what took too long; answers when it began.
-    pub fn pass(&self) -> Monotonic {
+    /// Sends what is due, starts who may start, ends what took too long.
+    pub fn pass(&self) {
         let moment = self.moment();
+        self.last_pass.set(moment.now);
         let to_start = std::mem::take(&mut self.agenda.borrow_mut().to_start);
         for place in to_start {
             self.start(place, moment);
@@ -216,14 +224,19 @@ impl Floor {
             self.agenda.borrow_mut().deadlines.pop();
             self.with(place, |device, _| device.deadline_passed(moment.now));
         }
-        moment.now
     }
 
     /// A turn of one device's connection.
     pub fn drive(&self, place: usize, context: &mut Context<'_>) -> Poll<()> {
         let mut poll = Poll::Pending;
+        let mut moment = self.moment();
+        // Many connections may be ready at a time; what is due does not wait until all of them have had their turn.
+        if self.next_pass().is_some_and(|at| at <= moment.now) {
+            self.pass();
+            moment = self.moment();
+        }
         self.with(place, |device, events| {
-            let (wants, ended) = device.drive(context, self.moment(), events);
+            let (wants, ended) = device.drive(context, moment, events);
             poll = ended;
             wants
         });
