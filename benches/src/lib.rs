@@ -1,0 +1,1 @@
+//! Side-by-side measurements of what happens for every message. See `README.md` beside this file.
