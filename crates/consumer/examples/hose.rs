@@ -154,6 +154,7 @@ fn hose(listener: &TcpListener, count: u64, clock: &SystemClock) -> std::io::Res
             domain,
             epoch: EPOCH,
             sequence,
+            warmup: false,
             due: sent,
             sent,
             sent_monotonic,

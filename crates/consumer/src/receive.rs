@@ -296,7 +296,7 @@ impl Slice {
             received: received.reference,
             transit_ns,
             delay: received.delay,
-            warmup: false,
+            warmup: stamp.warmup,
         });
         part.reordered += u64::from(reordered);
         part.found.extend(found);

@@ -22,7 +22,7 @@ pub struct ScheduleSpec {
     pub kind: ScheduleKind,
     /// The rate grows linearly from 0 over this time; zero for none.
     pub ramp: Duration,
-    /// Slots due before this are flagged; counted from the device's start, as the ramp is, whose slots are flagged too.
+    /// Slots due in the ramp and for this long after it are flagged.
     pub warmup: Duration,
     /// Slots lie before this time, ramp and warm-up included; `None` for no end.
     pub duration: Option<Duration>,
@@ -60,6 +60,11 @@ pub struct Schedule {
 }
 
 impl ScheduleSpec {
+    /// How long slots are flagged, from the device's start.
+    pub fn flagged(&self) -> Duration {
+        self.ramp.saturating_add(self.warmup)
+    }
+
     /// Messages a second of one device at full rate; `None` for flat out.
     pub fn per_second(&self) -> Option<f64> {
         match (self.rate, self.kind) {
@@ -80,7 +85,6 @@ impl Schedule {
         let end = spec
             .duration
             .map_or(f64::INFINITY, |duration| pace.messages_before(duration));
-        let flagged = spec.warmup.max(spec.ramp);
         Schedule {
             pace,
             kind: spec.kind,
@@ -94,7 +98,7 @@ impl Schedule {
             },
             end,
             burst_left: 0,
-            warmup_ns: u64::try_from(flagged.as_nanos()).unwrap_or(u64::MAX),
+            warmup_ns: u64::try_from(spec.flagged().as_nanos()).unwrap_or(u64::MAX),
             last_ns: 0,
         }
     }

@@ -1,6 +1,7 @@
 //! What travels with every message: who sent it, which it is, when it was due and when it went.
 //!
 //! 48 bytes, big-endian: clock domain u32, epoch u64, sequence u64, due i64, sent i64, monotonic sent u64, CRC-32 (IEEE 802.3) of the 44 before it.
+//! The highest bit of the sequence is set in messages of warm-up and ramps: sequences stay below 2^63.
 //! As text: `isc1.` and 64 characters of base64url (RFC 4648, section 5; 48 bytes need no padding). As bytes: `isc1` and the 48 bytes.
 
 use std::sync::LazyLock;
@@ -15,6 +16,8 @@ use crate::{
 
 const MAGIC_TEXT: &[u8; 5] = b"isc1.";
 const MAGIC_BYTES: &[u8; 4] = b"isc1";
+/// The bit of the sequence that marks a message of warm-up or a ramp.
+const WARMUP: u64 = 1 << 63;
 /// Bytes under the checksum.
 const SUMMED: usize = Stamp::LEN - 4;
 
@@ -25,8 +28,10 @@ pub struct Stamp {
     pub domain: Domain,
     /// The device life.
     pub epoch: Epoch,
-    /// Which message of the epoch.
+    /// Which message of the epoch; below 2^63.
     pub sequence: u64,
+    /// Due in warm-up or a ramp: in the ledger, outside the figures.
+    pub warmup: bool,
     /// When the schedule wanted it out.
     pub due: Reference,
     /// When it was offered to the socket; by the same clock offset as `due`.
@@ -59,7 +64,8 @@ impl Stamp {
         let mut bytes = [0; Stamp::LEN];
         bytes[0..4].copy_from_slice(&self.domain.0.to_be_bytes());
         bytes[4..12].copy_from_slice(&self.epoch.0.to_be_bytes());
-        bytes[12..20].copy_from_slice(&self.sequence.to_be_bytes());
+        let sequence = self.sequence & !WARMUP | if self.warmup { WARMUP } else { 0 };
+        bytes[12..20].copy_from_slice(&sequence.to_be_bytes());
         bytes[20..28].copy_from_slice(&self.due.0.to_be_bytes());
         bytes[28..36].copy_from_slice(&self.sent.0.to_be_bytes());
         bytes[36..44].copy_from_slice(&self.sent_monotonic.0.to_be_bytes());
@@ -73,10 +79,12 @@ impl Stamp {
         if crc32fast::hash(&bytes[..SUMMED]).to_be_bytes() != bytes[SUMMED..] {
             return None;
         }
+        let sequence = u64::from_be_bytes(*bytes[12..].first_chunk()?);
         Some(Stamp {
             domain: Domain(u32::from_be_bytes(*bytes[0..].first_chunk()?)),
             epoch: Epoch(u64::from_be_bytes(*bytes[4..].first_chunk()?)),
-            sequence: u64::from_be_bytes(*bytes[12..].first_chunk()?),
+            sequence: sequence & !WARMUP,
+            warmup: sequence & WARMUP != 0,
             due: Reference(i64::from_be_bytes(*bytes[20..].first_chunk()?)),
             sent: Reference(i64::from_be_bytes(*bytes[28..].first_chunk()?)),
             sent_monotonic: Monotonic(u64::from_be_bytes(*bytes[36..].first_chunk()?)),

@@ -17,6 +17,7 @@ const STAMP: Stamp = Stamp {
     domain: Domain(1),
     epoch: Epoch(2),
     sequence: 3,
+    warmup: false,
     due: Reference(4),
     sent: Reference(5),
     sent_monotonic: Monotonic(6),

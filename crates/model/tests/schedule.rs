@@ -67,7 +67,7 @@ proptest! {
         prop_assert_eq!(&slots, &again);
         prop_assert!(slots.is_sorted_by_key(|slot| slot.at_ns));
         prop_assert!(spec.count.is_none_or(|count| slots.len() as u64 <= count));
-        let flagged = spec.ramp.max(spec.warmup).as_nanos() as u64;
+        let flagged = spec.flagged().as_nanos() as u64;
         for slot in &slots {
             prop_assert_eq!(slot.warmup, slot.at_ns < flagged);
             prop_assert!(spec.duration.is_none_or(|duration| u128::from(slot.at_ns) < duration.as_nanos()));

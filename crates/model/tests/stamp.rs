@@ -8,11 +8,12 @@ use isochrone_model::{
 use proptest::prelude::*;
 
 prop_compose! {
-    fn stamp()(domain: u32, epoch: u64, sequence: u64, due: i64, sent: i64, monotonic: u64) -> Stamp {
+    fn stamp()(domain: u32, epoch: u64, sequence in 0..1_u64 << 63, warmup: bool, due: i64, sent: i64, monotonic: u64) -> Stamp {
         Stamp {
             domain: Domain(domain),
             epoch: Epoch(epoch),
             sequence,
+            warmup,
             due: Reference(due),
             sent: Reference(sent),
             sent_monotonic: Monotonic(monotonic),
@@ -105,6 +106,7 @@ fn layout() {
         domain: Domain(0x0102_0304),
         epoch: Epoch(0x1112_1314_1516_1718),
         sequence: 7,
+        warmup: false,
         due: Reference(-2),
         sent: Reference(1_795_312_800_000_000_000),
         sent_monotonic: Monotonic(0x2122_2324_2526_2728),
@@ -118,6 +120,9 @@ fn layout() {
         stamp.to_text(),
         "isc1.AQIDBBESExQVFhcYAAAAAAAAAAf__________hjqO3rItkAAISIjJCUmJyg0F-Zo"
     );
+    let warm = Stamp { warmup: true, ..stamp };
+    assert_eq!(warm.encode()[..12], stamp.encode()[..12]);
+    assert_eq!(warm.encode()[12..20], [0x80, 0, 0, 0, 0, 0, 0, 7]);
 }
 
 /// Mebibytes of false starts take a search linear in their length (this would not end if it were not).

@@ -13,7 +13,7 @@ use isochrone_model::{
     schedule::{Schedule, Slot},
     time::{Monotonic, Offset, Reference},
 };
-use isochrone_transport::{Clean, Disconnected, PublishEvent, Publisher};
+use isochrone_transport::{Clean, Disconnected, Offer, PublishEvent, Publisher};
 
 use crate::rows::Account;
 
@@ -83,6 +83,7 @@ struct Place {
     due_monotonic: Monotonic,
     /// When the tool had it ready.
     ready: Monotonic,
+    warmup: bool,
 }
 
 /// See the module.
@@ -211,6 +212,7 @@ impl Emulated {
                     due,
                     due_monotonic,
                     ready: moment.now,
+                    warmup,
                 });
             }
             self.step();
@@ -400,7 +402,12 @@ impl Emulated {
         }
         let taken = waiting.min(publisher.room());
         for place in self.queue.range(self.offered..self.offered + taken) {
-            publisher.offer(self.next_sequence, place.due, place.due_monotonic);
+            publisher.offer(Offer {
+                sequence: self.next_sequence,
+                due: place.due,
+                due_monotonic: place.due_monotonic,
+                warmup: place.warmup,
+            });
             self.next_sequence += 1;
         }
         self.offered += taken;
@@ -429,8 +436,14 @@ impl Emulated {
                 due,
                 due_monotonic: moment.now,
                 ready: moment.now,
+                warmup: in_warmup,
             });
-            publisher.offer(self.next_sequence, due, moment.now);
+            publisher.offer(Offer {
+                sequence: self.next_sequence,
+                due,
+                due_monotonic: moment.now,
+                warmup: in_warmup,
+            });
             self.next_sequence += 1;
         }
         self.offered += taken;

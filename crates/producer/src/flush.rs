@@ -48,7 +48,8 @@ pub struct Account {
 pub struct Outbox {
     author: Author,
     most_parts: usize,
-    seconds: BTreeMap<Second, BTreeMap<Epoch, DueSecond>>,
+    /// By device; warm-up apart from the rest.
+    seconds: BTreeMap<Second, BTreeMap<(Epoch, bool), DueSecond>>,
     parts: usize,
     /// Of all partitions together: an entry tells of the whole producer, all that happened since the last entry of its second.
     accounts: BTreeMap<Second, Account>,
@@ -162,7 +163,12 @@ impl Outbox {
     }
 
     fn add_second(&mut self, due: DueSecond) {
-        match self.seconds.entry(due.second).or_default().entry(due.part.epoch) {
+        match self
+            .seconds
+            .entry(due.second)
+            .or_default()
+            .entry((due.part.epoch, due.part.warmup))
+        {
             std::collections::btree_map::Entry::Occupied(mut known) => merge(known.get_mut(), due),
             std::collections::btree_map::Entry::Vacant(place) => {
                 place.insert(due);
@@ -253,8 +259,11 @@ impl Outbox {
 }
 
 impl Account {
-    /// What one device adds.
+    /// What one device adds; warm-up is outside the verdict.
     pub fn of(due: &DueSecond) -> Account {
+        if due.part.warmup {
+            return Account::default();
+        }
         Account {
             messages: due.part.sent,
             late: due.late,
@@ -270,7 +279,7 @@ impl Account {
     }
 }
 
-/// Adds later additions to earlier ones of the same device.
+/// Adds later additions to earlier ones of the same device, both of warm-up or neither.
 fn merge(into: &mut DueSecond, later: DueSecond) {
     into.late += later.late;
     into.extreme += later.extreme;
@@ -285,7 +294,6 @@ fn merge(into: &mut DueSecond, later: DueSecond) {
     into.acked += later.acked;
     append(&mut into.refused, later.refused);
     append(&mut into.unconfirmed, later.unconfirmed);
-    into.warmup |= later.warmup;
     into.late.merge(&later.late);
     into.ack.merge(&later.ack);
     into.complete.merge(&later.complete);

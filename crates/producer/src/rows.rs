@@ -25,7 +25,8 @@ pub struct Account {
     /// First sequence of each due-second with messages that may still be unanswered (QoS > 0).
     firsts: VecDeque<(Second, u64)>,
     last_second: Option<Second>,
-    warm_until: Option<Second>,
+    /// Due time of the last message of warm-up or the ramp.
+    warm_until: Option<Reference>,
     valid_late_ns: i64,
     epoch: Epoch,
     acknowledged: bool,
@@ -35,7 +36,7 @@ pub struct Account {
     changed: bool,
 }
 
-/// What one device adds to one due-second.
+/// What one device adds to one due-second; of a second that begins in warm-up and ends after it there are two.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DueSecond {
     /// The second.
@@ -79,7 +80,7 @@ impl Account {
     /// A place in the schedule came due and was queued.
     pub fn scheduled(&mut self, due: Reference, warmup: bool) {
         if warmup {
-            self.warm_until = Some(due.second());
+            self.warm_until = Some(due);
         }
         self.row.scheduled += 1;
         self.row.queued += 1;
@@ -183,7 +184,12 @@ impl Account {
         for &sequence in unanswered {
             push(&mut self.row.unconfirmed_ranges, sequence, SendRow::MAX_RANGES);
             let second = self.second_of(sequence);
-            push(&mut self.at_second(second).part.unconfirmed, sequence, usize::MAX);
+            let warmup = self.warm_until.is_some_and(|until| second < until.second());
+            push(
+                &mut self.at_second(second, warmup).part.unconfirmed,
+                sequence,
+                usize::MAX,
+            );
         }
     }
 
@@ -214,18 +220,23 @@ impl Account {
     }
 
     fn at(&mut self, due: Reference) -> &mut DueSecond {
-        self.at_second(due.second())
+        let warmup = self.warm_until.is_some_and(|until| due <= until);
+        self.at_second(due.second(), warmup)
     }
 
-    fn at_second(&mut self, second: Second) -> &mut DueSecond {
+    fn at_second(&mut self, second: Second, warmup: bool) -> &mut DueSecond {
         self.changed = true;
-        let warmup = self.warm_until.is_some_and(|until| second <= until);
         // Nearly always the newest; acknowledgements reach a second or two back.
-        let index = match self.open.iter().rposition(|open| open.second == second) {
+        let index = match self
+            .open
+            .iter()
+            .rposition(|open| open.second == second && open.part.warmup == warmup)
+        {
             Some(index) => index,
             None => {
                 let part = SendPart {
                     epoch: self.epoch,
+                    warmup,
                     ..SendPart::default()
                 };
                 self.open.push(DueSecond {
@@ -237,9 +248,7 @@ impl Account {
                 self.open.len() - 1
             }
         };
-        let open = &mut self.open[index];
-        open.part.warmup |= warmup;
-        open
+        &mut self.open[index]
     }
 
     fn second_of(&self, sequence: u64) -> Second {

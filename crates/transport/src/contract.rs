@@ -48,6 +48,26 @@ pub struct PublisherConfig {
     pub in_flight: usize,
 }
 
+/// One message to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Which of its epoch.
+    pub sequence: u64,
+    /// When the schedule wanted it out.
+    pub due: Reference,
+    /// The same moment on the host's monotonic clock.
+    pub due_monotonic: Monotonic,
+    /// Due in warm-up or a ramp: its stamp says so.
+    pub warmup: bool,
+}
+
+impl Offer {
+    /// `now` on the reference clock, by the offset that `due` was made with.
+    pub fn sent_at(&self, now: Monotonic) -> Reference {
+        self.due + now.since_ns(self.due_monotonic)
+    }
+}
+
 /// One device's outgoing half.
 ///
 /// The caller offers only while `room() > 0`, then calls `flush`; both may be repeated at will. `poll` must be called
@@ -55,8 +75,8 @@ pub struct PublisherConfig {
 pub trait Publisher {
     /// How many messages may be offered now: 0 while not connected, while the socket takes no more, or while the window is full.
     fn room(&self) -> usize;
-    /// Takes one message: sequence and due time are final, `sent` is set by the write that offers it.
-    fn offer(&mut self, sequence: u64, due: Reference, due_monotonic: Monotonic);
+    /// Takes one message: what it says is final, `sent` is set by the write that offers it.
+    fn offer(&mut self, offer: Offer);
     /// Writes what was offered: stamps `sent` once a write of at most 64 KiB. What the socket did not take is written by `poll`.
     fn flush(&mut self, events: &mut Vec<PublishEvent>);
     /// Drives the connection: connects and reconnects with jittered backoff, reads, keeps alive, writes what is left.

@@ -12,7 +12,7 @@ mod open;
 
 pub use connection::{Clean, ConnectionConfig, MqttVersion, TlsConfig, Worker};
 pub use contract::{
-    Connected, Deliveries, Delivery, DeliveryId, Disconnected, PublishEvent, Publisher, PublisherConfig,
+    Connected, Deliveries, Delivery, DeliveryId, Disconnected, Offer, PublishEvent, Publisher, PublisherConfig,
     SubscribeEvent, Subscriber, SubscriberConfig, Transport,
 };
 pub use error::Error;

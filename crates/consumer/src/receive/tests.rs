@@ -127,6 +127,7 @@ impl Bench {
             domain: HERE,
             epoch: Epoch(epoch),
             sequence,
+            warmup: false,
             due: OFFSET.at(Monotonic(self.now.0)),
             sent: OFFSET.at(sent_monotonic),
             sent_monotonic,

@@ -10,7 +10,7 @@ use isochrone_model::{
 };
 use isochrone_store::types::{DeviceState, SendFlush};
 use isochrone_transport::{
-    Clean, ConnectionConfig, MqttVersion, PublishEvent, Publisher, PublisherConfig, TlsConfig, Worker, open,
+    Clean, ConnectionConfig, MqttVersion, Offer, PublishEvent, Publisher, PublisherConfig, TlsConfig, Worker, open,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -135,7 +135,12 @@ async fn publish(
             }
             while next < until && publisher.room() > 0 {
                 let now = clock.monotonic();
-                publisher.offer(next, clock.offset().at(now), now);
+                publisher.offer(Offer {
+                    sequence: next,
+                    due: clock.offset().at(now),
+                    due_monotonic: now,
+                    warmup: false,
+                });
                 next += 1;
             }
             publisher.flush(&mut events);

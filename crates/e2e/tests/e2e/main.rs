@@ -11,3 +11,4 @@ mod prometheus;
 mod settings;
 mod signals;
 mod tls;
+mod warmup;

@@ -10,7 +10,7 @@ use isochrone_model::{
 use isochrone_producer::connection;
 use isochrone_store::Finding;
 use isochrone_transport::{
-    Clean, ConnectionConfig, Deliveries, Delivery, DeliveryId, PublishEvent, Publisher, PublisherConfig,
+    Clean, ConnectionConfig, Deliveries, Delivery, DeliveryId, Offer, PublishEvent, Publisher, PublisherConfig,
     SubscribeEvent, Subscriber, SubscriberConfig, Worker,
 };
 use tokio::time::{sleep, timeout};
@@ -148,7 +148,12 @@ async fn fill(
             let _ = publisher.poll(context, &mut events);
             while publisher.room() > 0 && offered < PROBE {
                 let now = worker.clock.monotonic();
-                publisher.offer(offered, worker.clock.reference(), now);
+                publisher.offer(Offer {
+                    sequence: offered,
+                    due: worker.clock.reference(),
+                    due_monotonic: now,
+                    warmup: false,
+                });
                 offered += 1;
                 publisher.flush(&mut events);
             }

@@ -19,7 +19,7 @@ impl Totals {
         self.run.bound_ns = self.run.bound_ns.max(head.bound_ns);
         let digest = Digest::of(head, parts);
         let facts = self.seconds.facts_mut(second);
-        facts.arrived += digest.receipt.lateness.messages;
+        facts.arrived += digest.receipt.messages;
         if digest.receipt.lateness.messages > 0 {
             facts
                 .consumers_by_receipt
@@ -30,12 +30,14 @@ impl Totals {
         self.mark(second, head, &digest, digest.receipt);
         for &(second, tally) in &digest.due {
             let facts = self.seconds.facts_mut(second);
-            facts.received += tally.lateness.messages;
-            facts
-                .consumers_by_due
-                .entry(head.daemon)
-                .or_default()
-                .add(tally.lateness);
+            facts.received += tally.messages;
+            if tally.lateness.messages > 0 {
+                facts
+                    .consumers_by_due
+                    .entry(head.daemon)
+                    .or_default()
+                    .add(tally.lateness);
+            }
             self.mark(second, head, &digest, tally);
         }
         for (topic, part) in parts {

@@ -11,6 +11,9 @@ use crate::{
 /// What one second's messages in an entry come to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
+    /// All of them.
+    pub messages: u64,
+    /// Of those that enter the figures.
     pub lateness: Lateness,
     pub warmup: u64,
     pub measured: u64,
@@ -27,11 +30,15 @@ pub struct Digest {
 
 impl Tally {
     fn count(&mut self, sample: &Sample) {
+        self.messages += 1;
+        if sample.warmup {
+            self.warmup += 1;
+            return;
+        }
+        self.measured += 1;
         self.lateness.messages += 1;
         self.lateness.late += u64::from(sample.delay != ConsumerDelay::None);
         self.lateness.extreme += u64::from(sample.delay == ConsumerDelay::Extreme);
-        self.warmup += u64::from(sample.warmup);
-        self.measured += u64::from(!sample.warmup);
     }
 }
 

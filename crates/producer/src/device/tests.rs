@@ -13,7 +13,7 @@ use isochrone_transport::{Connected, Disconnected};
 use proptest::prelude::*;
 
 use super::*;
-use crate::rows::DueSecond;
+use crate::{flush, rows::DueSecond};
 
 const MS: u64 = 1_000_000;
 
@@ -32,6 +32,8 @@ struct Wire {
     now: u64,
     qos: u8,
     written: u64,
+    /// Offered with a warm-up stamp.
+    warm: u64,
 }
 
 struct Scripted(Rc<RefCell<Wire>>);
@@ -108,8 +110,16 @@ impl Publisher for Scripted {
             0
         }
     }
-    fn offer(&mut self, sequence: u64, due: Reference, due_monotonic: Monotonic) {
-        self.0.borrow_mut().pending.push_back((sequence, due, due_monotonic));
+    fn offer(&mut self, offer: Offer) {
+        let mut wire = self.0.borrow_mut();
+        wire.warm += u64::from(offer.warmup);
+        let Offer {
+            sequence,
+            due,
+            due_monotonic,
+            ..
+        } = offer;
+        wire.pending.push_back((sequence, due, due_monotonic));
     }
     fn flush(&mut self, events: &mut Vec<PublishEvent>) {
         self.0.borrow_mut().write(events);
@@ -366,6 +376,7 @@ proptest! {
         let mut firsts: BTreeMap<Second, u64> = BTreeMap::new();
         let mut sent: BTreeMap<Second, u64> = BTreeMap::new();
         for due in &bench.seconds {
+            prop_assert!(!due.part.warmup);
             if let Some(first) = due.part.first_sequence {
                 prop_assert!(firsts.insert(due.second, first).is_none(), "told once");
             }
@@ -383,6 +394,43 @@ proptest! {
             }
         }
     }
+}
+
+/// What is due in warm-up is stamped so and counted apart, to the message, also in the second in which it ends; its
+/// lateness spoils no second.
+#[test]
+fn warm_up_ends_within_a_second() {
+    let mut bench = Bench::new(1, 10);
+    bench.up(true);
+    let _ = bench.drive();
+    bench.start(&ScheduleSpec {
+        warmup: Duration::from_millis(1_250),
+        ..spec(Rate::PerSecond(100.0), None, Some(Duration::from_secs(2)))
+    });
+    bench.wire.borrow_mut().takes = 1000;
+    // Half of them far too late.
+    bench.pass(1_000);
+    for _ in 0..100 {
+        bench.pass(10);
+    }
+    bench.step(Step::Report);
+    assert_eq!((bench.wire.borrow().written, bench.wire.borrow().warm), (200, 125));
+    let sum = |warmup: bool, of: &dyn Fn(&DueSecond) -> u64| {
+        let parts = bench.seconds.iter().filter(|due| due.part.warmup == warmup);
+        parts.map(of).sum::<u64>()
+    };
+    assert_eq!(
+        (sum(true, &|due| due.part.sent), sum(false, &|due| due.part.sent)),
+        (125, 75)
+    );
+    assert_eq!(sum(false, &|due| due.part.late.count()), 75);
+    assert!(sum(true, &|due| due.extreme) > 80);
+    let accounts = bench
+        .seconds
+        .iter()
+        .filter(|due| due.part.warmup)
+        .map(flush::Account::of);
+    assert!(accounts.into_iter().all(|account| account == flush::Account::default()));
 }
 
 /// While the connection takes everything, lateness is all of the way to the socket; while it does not, only the way to

@@ -279,7 +279,7 @@ impl Floor {
             Rate::Max => Pace::FlatOut {
                 count: schedule.count,
                 duration: schedule.duration,
-                warmup: schedule.warmup.max(schedule.ramp),
+                warmup: schedule.flagged(),
             },
             Rate::PerSecond(_) => Pace::Slots(Box::new(Schedule::new(
                 schedule,

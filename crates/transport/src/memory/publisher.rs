@@ -6,14 +6,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use isochrone_model::{
-    payload::StampPlace,
-    stamp::Stamp,
-    time::{Monotonic, Reference},
-};
+use isochrone_model::{payload::StampPlace, stamp::Stamp};
 
 use crate::{
-    Clean, Connected, PublishEvent, Publisher, PublisherConfig, Worker,
+    Clean, Connected, Offer, PublishEvent, Publisher, PublisherConfig, Worker,
     memory::hub::{Hub, TopicInboxes},
 };
 
@@ -26,7 +22,7 @@ pub(super) struct MemoryPublisher {
     inboxes: Arc<TopicInboxes>,
     config: PublisherConfig,
     worker: Worker,
-    pending: VecDeque<(u64, Reference, Monotonic)>,
+    pending: VecDeque<Offer>,
     /// Of the write under way: where each message ends, and where its stamp goes.
     batch: Vec<(usize, Option<usize>)>,
     waker: Waker,
@@ -62,9 +58,9 @@ impl MemoryPublisher {
     fn write(&mut self, buffer: &mut Vec<u8>, events: &mut Vec<PublishEvent>) {
         buffer.clear();
         self.batch.clear();
-        for &(sequence, ..) in &self.pending {
+        for offer in &self.pending {
             let start = buffer.len();
-            let stamp_at = self.config.payload.render(&self.config.device, sequence, buffer);
+            let stamp_at = self.config.payload.render(&self.config.device, offer.sequence, buffer);
             if buffer.len() > WRITE && start > 0 {
                 buffer.truncate(start);
                 break;
@@ -75,14 +71,16 @@ impl MemoryPublisher {
         let mut start = 0;
         let batch = std::mem::take(&mut self.batch);
         for &(end, stamp_at) in &batch {
-            let Some((sequence, due, due_monotonic)) = self.pending.pop_front() else {
+            let Some(offer) = self.pending.pop_front() else {
                 break;
             };
-            let sent = due + now.since_ns(due_monotonic);
+            let Offer { sequence, due, .. } = offer;
+            let sent = offer.sent_at(now);
             let stamp = Stamp {
                 domain: self.worker.domain,
                 epoch: self.config.epoch,
                 sequence,
+                warmup: offer.warmup,
                 due,
                 sent,
                 sent_monotonic: now,
@@ -145,8 +143,8 @@ impl Publisher for MemoryPublisher {
         self.config.in_flight.max(1).saturating_sub(self.pending.len())
     }
 
-    fn offer(&mut self, sequence: u64, due: Reference, due_monotonic: Monotonic) {
-        self.pending.push_back((sequence, due, due_monotonic));
+    fn offer(&mut self, offer: Offer) {
+        self.pending.push_back(offer);
     }
 
     fn flush(&mut self, events: &mut Vec<PublishEvent>) {
@@ -204,6 +202,6 @@ impl Publisher for MemoryPublisher {
         if self.config.qos == 0 {
             return Vec::new();
         }
-        self.pending.iter().map(|&(sequence, ..)| sequence).collect()
+        self.pending.iter().map(|offer| offer.sequence).collect()
     }
 }

@@ -6,11 +6,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use isochrone_model::time::{Clock, Monotonic, Reference};
+use isochrone_model::time::{Clock, Monotonic};
 use tokio::task::unconstrained;
 
 use crate::{
-    Clean, Disconnected, MqttVersion, PublishEvent, Publisher, PublisherConfig, Worker,
+    Clean, Disconnected, MqttVersion, Offer, PublishEvent, Publisher, PublisherConfig, Worker,
     mqtt::{
         frame::FrameTemplate,
         reason,
@@ -131,8 +131,8 @@ impl Publisher for MqttPublisher {
         }
     }
 
-    fn offer(&mut self, sequence: u64, due: Reference, due_monotonic: Monotonic) {
-        self.sender.offer(sequence, due, due_monotonic);
+    fn offer(&mut self, offer: Offer) {
+        self.sender.offer(offer);
     }
 
     fn flush(&mut self, events: &mut Vec<PublishEvent>) {

@@ -6,11 +6,11 @@ use isochrone_model::{
     id::{Domain, Epoch},
     payload::{DeviceSeed, Payload},
     stamp::Stamp,
-    time::{Clock, Monotonic, Reference},
+    time::{Clock, Monotonic},
 };
 
 use crate::{
-    Disconnected, PublishEvent, PublisherConfig,
+    Disconnected, Offer, PublishEvent, PublisherConfig,
     mqtt::{
         codec::Accepted,
         frame::FrameTemplate,
@@ -45,13 +45,6 @@ pub(super) struct Sender {
     quota_limit: usize,
     /// The socket did not take the last write whole.
     blocked: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Offer {
-    sequence: u64,
-    due: Reference,
-    due_monotonic: Monotonic,
 }
 
 /// One frame of a write.
@@ -101,12 +94,8 @@ impl Sender {
     }
 
     /// Takes one message.
-    pub fn offer(&mut self, sequence: u64, due: Reference, due_monotonic: Monotonic) {
-        self.pending.push_back(Offer {
-            sequence,
-            due,
-            due_monotonic,
-        });
+    pub fn offer(&mut self, offer: Offer) {
+        self.pending.push_back(offer);
     }
 
     /// Forgets what was offered and has not gone.
@@ -309,15 +298,15 @@ impl Sender {
     fn stamp(&mut self, buffer: &mut [u8], written: &[Written], now: Monotonic) {
         let mut new = 0;
         for one in written {
-            let (sequence, due, sent, sent_monotonic) = match one.kind {
+            let entry = match one.kind {
                 Kind::Release => continue,
                 Kind::New => {
                     let Some(offer) = self.pending.get(new) else { return };
                     new += 1;
-                    (offer.sequence, offer.due, offer.sent_at(now), now)
+                    Entry::published(offer, now)
                 }
                 Kind::Again => match self.window.get_mut(one.id) {
-                    Some(entry) => (entry.sequence, entry.due, entry.sent, entry.sent_monotonic),
+                    Some(entry) => *entry,
                     None => continue,
                 },
             };
@@ -325,10 +314,11 @@ impl Sender {
                 let stamp = Stamp {
                     domain: self.domain,
                     epoch: self.epoch,
-                    sequence,
-                    due,
-                    sent,
-                    sent_monotonic,
+                    sequence: entry.sequence,
+                    warmup: entry.warmup,
+                    due: entry.due,
+                    sent: entry.sent,
+                    sent_monotonic: entry.sent_monotonic,
                 };
                 self.frame.patch(buffer, at, &stamp);
             }
@@ -358,23 +348,14 @@ impl Sender {
                 }
                 Kind::New => {
                     let Some(offer) = self.pending.pop_front() else { break };
-                    let Offer { sequence, due, .. } = offer;
-                    let sent = offer.sent_at(now);
                     if self.qos > 0 {
                         self.quota = self.quota.saturating_sub(1);
-                        let entry = Entry {
-                            sequence,
-                            due,
-                            sent,
-                            sent_monotonic: now,
-                            phase: Phase::Published,
-                        };
-                        self.window.insert(one.id, entry);
+                        self.window.insert(one.id, Entry::published(&offer, now));
                     }
                     events.push(PublishEvent::Sent {
-                        sequence,
-                        due,
-                        sent,
+                        sequence: offer.sequence,
+                        due: offer.due,
+                        sent: offer.sent_at(now),
                         sent_monotonic: now,
                     });
                 }
@@ -478,13 +459,6 @@ impl Sender {
                 unrouted: other == 0x10,
             },
         });
-    }
-}
-
-impl Offer {
-    /// `now` on the reference clock, by the offset that `due` was made with.
-    fn sent_at(&self, now: Monotonic) -> Reference {
-        self.due + now.since_ns(self.due_monotonic)
     }
 }
 

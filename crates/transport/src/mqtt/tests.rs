@@ -33,6 +33,7 @@ fn stamp(sequence: u64) -> Stamp {
         domain: Domain(3),
         epoch: Epoch(9),
         sequence,
+        warmup: false,
         due: Reference(-5),
         sent: Reference(6),
         sent_monotonic: Monotonic(77),

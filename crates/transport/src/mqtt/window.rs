@@ -2,6 +2,8 @@
 
 use isochrone_model::time::{Monotonic, Reference};
 
+use crate::Offer;
+
 /// How far a message has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -21,7 +23,22 @@ pub(super) struct Entry {
     pub sent: Reference,
     /// When PUBLISH was offered; once released, when PUBREL was.
     pub sent_monotonic: Monotonic,
+    pub warmup: bool,
     pub phase: Phase,
+}
+
+impl Entry {
+    /// A message offered to the socket `now`.
+    pub fn published(offer: &Offer, now: Monotonic) -> Entry {
+        Entry {
+            sequence: offer.sequence,
+            due: offer.due,
+            sent: offer.sent_at(now),
+            sent_monotonic: now,
+            warmup: offer.warmup,
+            phase: Phase::Published,
+        }
+    }
 }
 
 /// A slab that grows to the number of messages that were ever in flight at once, indexed by packet id − 1.
@@ -36,6 +53,7 @@ const VACANT: Entry = Entry {
     due: Reference(0),
     sent: Reference(0),
     sent_monotonic: Monotonic(0),
+    warmup: false,
     phase: Phase::Vacant,
 };
 

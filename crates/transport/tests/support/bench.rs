@@ -18,7 +18,7 @@ use isochrone_model::{
     time::{Clock, Monotonic, Offset},
 };
 use isochrone_transport::{
-    ConnectionConfig, Deliveries, Delivery, DeliveryId, MqttVersion, PublishEvent, Publisher, PublisherConfig,
+    ConnectionConfig, Deliveries, Delivery, DeliveryId, MqttVersion, Offer, PublishEvent, Publisher, PublisherConfig,
     SubscribeEvent, Subscriber, SubscriberConfig, TlsConfig, Transport, Worker,
 };
 use tokio::time::{Instant, timeout};
@@ -250,7 +250,12 @@ impl Sending {
             }
             for sequence in self.todo.drain(..room) {
                 let now = TestClock.monotonic();
-                self.publisher.offer(sequence, TestClock.offset().at(now), now);
+                self.publisher.offer(Offer {
+                    sequence,
+                    due: TestClock.offset().at(now),
+                    due_monotonic: now,
+                    warmup: false,
+                });
             }
             self.publisher.flush(&mut self.events);
         }
