@@ -1,10 +1,9 @@
 //! Reads everything a report needs out of the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use isochrone_model::{
-    id::{Partition, Topic},
-    ledger::SinkRow,
+    id::Partition,
     report::{Event, RunFacts, TopicFacts},
     slo::Objective,
     time::Reference,
@@ -44,6 +43,7 @@ fn add_partition(facts: &mut RunFacts, partition: Partition, snapshot: Partition
         key: format!("partition {partition}: {what}"),
         cause,
     };
+    add_sinks(facts, &snapshot);
     let fields = snapshot
         .cumulative
         .into_iter()
@@ -53,7 +53,6 @@ fn add_partition(facts: &mut RunFacts, partition: Partition, snapshot: Partition
     for state in &snapshot.devices {
         totals.know_device(&state.device);
     }
-    add_sinks(facts, &snapshot.cursors, &snapshot.pending, &totals);
     facts.totals.merge(&totals);
 
     let mut rows = BTreeMap::new();
@@ -73,32 +72,22 @@ fn add_partition(facts: &mut RunFacts, partition: Partition, snapshot: Partition
     Ok(())
 }
 
-type Cursors = [(String, isochrone_store::types::Cursor)];
-
-/// What each sink has, and what it has still to come to: samples in entries that no cut holds yet, and samples of cuts
-/// that its cursor has not reached.
-fn add_sinks(facts: &mut RunFacts, cursors: &Cursors, uncut: &[(Topic, u64)], totals: &Totals) {
-    let uncut: BTreeMap<_, _> = uncut.iter().cloned().collect();
-    for (sink, cursor) in cursors {
+/// What each sink has, and what it has still to come to: samples in entries that no cut holds yet, and in entries of cuts
+/// that its cursor has not passed.
+fn add_sinks(facts: &mut RunFacts, snapshot: &PartitionSnapshot) {
+    for (sink, cursor) in &snapshot.cursors {
         let rows = facts.sinks.entry(sink.clone()).or_default();
-        let topics: BTreeSet<_> = cursor
-            .topics
-            .keys()
-            .chain(uncut.keys())
-            .chain(totals.topics().keys())
-            .collect();
-        for topic in topics {
-            let counts = cursor.topics.get(topic).copied().unwrap_or_default();
-            let cut = totals.topics().get(topic).map_or(0, |topic| topic.received);
-            let done = counts.exported + counts.thinned + counts.set_aside + counts.sink_dropped;
-            let row = SinkRow {
-                exported: counts.exported,
-                pending: uncut.get(topic).copied().unwrap_or(0) + cut.saturating_sub(done),
-                thinned: counts.thinned,
-                set_aside: counts.set_aside,
-                sink_dropped: counts.sink_dropped,
-            };
-            rows.insert(topic.clone(), row);
+        for (topic, counts) in &cursor.topics {
+            let row = rows.entry(topic.clone()).or_default();
+            row.exported += counts.exported;
+            row.thinned += counts.thinned;
+            row.set_aside += counts.set_aside;
+            row.sink_dropped += counts.sink_dropped;
+        }
+        let behind = snapshot.behind.iter().filter(|(name, _)| name == sink);
+        let waiting = behind.flat_map(|(_, samples)| samples).chain(&snapshot.pending);
+        for (topic, samples) in waiting {
+            rows.entry(topic.clone()).or_default().pending += samples;
         }
     }
 }
@@ -154,5 +143,37 @@ pub fn state_name(state: RunState) -> &'static str {
         RunState::Open => "open",
         RunState::Draining => "draining",
         RunState::Closed => "closed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isochrone_model::id::Topic;
+    use isochrone_store::types::{Cursor, SinkCounts};
+
+    use super::*;
+
+    /// What a sink has still to come to is what lies in the stream for it, never what is missing from a sum.
+    #[test]
+    fn pending_is_counted() {
+        let topic = Topic::from("t");
+        let counts = SinkCounts {
+            exported: 10,
+            ..SinkCounts::default()
+        };
+        let passed = Cursor {
+            cut: 3,
+            topics: BTreeMap::from([(topic.clone(), counts)]),
+        };
+        let snapshot = PartitionSnapshot {
+            cursors: vec![("fast".to_owned(), passed), ("slow".to_owned(), Cursor::default())],
+            pending: vec![(topic.clone(), 4)],
+            behind: vec![("slow".to_owned(), vec![(topic.clone(), 9)])],
+            ..PartitionSnapshot::default()
+        };
+        let mut facts = RunFacts::new("r".parse().unwrap(), "closed");
+        add_sinks(&mut facts, &snapshot);
+        let row = |sink: &str| (facts.sinks[sink][&topic].exported, facts.sinks[sink][&topic].pending);
+        assert_eq!((row("fast"), row("slow")), ((10, 4), (0, 13)));
     }
 }

@@ -415,7 +415,9 @@ impl Holding {
             let Some(cursor) = self.cursors.get(sink) else { break };
             // Cursors of sinks that this plotter does not have count too: their own plotter may come back.
             let all = self.cursors.values().map(|cursor| cursor.cut).min().unwrap_or(0);
-            let delete = self.progress.passed(all);
+            // Entries go with the last cursor that passes them, in one step: before, they are counted as pending.
+            let last = self.unsaved.len() == 1;
+            let delete = if last { self.progress.passed(all) } else { Vec::new() };
             desk.store
                 .advance(
                     &self.run,
@@ -427,8 +429,10 @@ impl Holding {
                     &delete,
                 )
                 .await?;
-            self.progress.forget(all);
-            self.stored_at = self.stored_at.split_off(&(all + 1));
+            if last {
+                self.progress.forget(all);
+                self.stored_at = self.stored_at.split_off(&(all + 1));
+            }
             self.unsaved.pop();
         }
         Ok(())

@@ -161,7 +161,7 @@ pub trait Samples: Send + Sync {
         token: Token,
         cut: &NewCut,
     ) -> Result<(), Error>;
-    /// Moves a sink's cursor, deletes cuts and entries that every cursor has passed (`delete`: the plotter, which knows
+    /// Moves a sink's cursor, deletes entries that every cursor has passed, and cuts before the last of those (`delete`: the plotter, which knows
     /// what each cut holds, names the entries). Fenced likewise.
     #[expect(
         clippy::too_many_arguments,

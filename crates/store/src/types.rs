@@ -305,7 +305,8 @@ pub struct NewCut {
 pub struct PlotterClaim {
     /// Fences its writes.
     pub token: Token,
-    /// Cuts not yet passed by all cursors, oldest first; the last one is the newest of all.
+    /// The last cut that all cursors have passed, where there is one, and those after it, oldest first; the last one is the
+    /// newest of all.
     pub cuts: Vec<Cut>,
     /// The cumulative hash as of the newest cut.
     pub cumulative: Vec<(String, Bytes)>,
@@ -353,6 +354,8 @@ pub struct PartitionSnapshot {
     pub cursors: Vec<(String, Cursor)>,
     /// Samples in entries that no cut holds yet, counted entry by entry, by response topic.
     pub pending: Vec<(Topic, u64)>,
+    /// By sink: samples in entries of cuts that its cursor has not passed, counted likewise.
+    pub behind: Vec<(String, Vec<(Topic, u64)>)>,
 }
 
 /// Something changed that a waiting daemon wants to know.

@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use isochrone_e2e::{
     daemon::{Site, ready},
     proxy::{Plan, Proxy},
-    report::{closed, ledger},
+    report::{closed, ledger, read},
     wait,
 };
+use rustix::process::Signal;
+use serde_json::Value;
 
 const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(120);
@@ -112,6 +114,60 @@ fn a_deleted_batch_is_exit_code_3() {
     let output = site.isochrone(&["report", "--run", "robbed"]);
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(said.contains("robbed/topic"), "{said}");
+}
+
+/// What a sink has still to come to is counted where it lies: an entry that is gone before the sink had it is missing from
+/// the equation, though it was cut and another sink has it.
+#[test]
+fn an_entry_gone_before_a_sink_had_it_is_exit_code_3() {
+    let site = Site::start(&[("ISOCHRONE_RUN", "behind"), ("ISOCHRONE_PARTITIONS", "1")]);
+    let key = |name: &str| format!("isochrone:{{behind:0}}:{name}");
+    // A sink whose plotter is away: nothing may be deleted before it has it.
+    let away = r#"0 {"cut":0,"topics":{}}"#;
+    let set: u64 = site.redis.command(&["HSET", &key("cursors"), "away", away]);
+    assert_eq!(set, 1);
+    let mut plotter = site.daemon("plotter", &[]);
+    let mut consumer = site.daemon("consumer", &[]);
+    let settings = [
+        ("ISOCHRONE_RATE", "100"),
+        ("ISOCHRONE_DURATION", "3s"),
+        ("ISOCHRONE_TOPIC", "behind/topic"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    wait::until("the other sink to have everything", START, || {
+        let (report, _) = now(&site, "behind");
+        report["ledger"]["exported"]["prometheus"] == 300
+    });
+    for daemon in [&mut consumer, &mut plotter] {
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.exit_code(END), 0, "{}", daemon.stderr());
+    }
+    let (report, code) = closed(&site, Some("behind"));
+    assert_eq!(code, 0, "{:#}", report["ledger"]);
+    assert_eq!(
+        report["ledger"]["pending"],
+        serde_json::json!({"away": 300, "prometheus": 0})
+    );
+
+    let stream = key("latency");
+    let entries: Vec<(String, Vec<redis::Value>)> = site.redis.command(&["XRANGE", &stream, "-", "+"]);
+    let names_topic = |field: &redis::Value| matches!(field, redis::Value::BulkString(name) if name == b"behind/topic");
+    let (id, _) = entries
+        .iter()
+        .find(|(_, fields)| fields.iter().any(names_topic))
+        .expect("an entry with samples");
+    assert_eq!(site.redis.command::<u64>(&["XDEL", &stream, id]), 1);
+    let (report, code) = closed(&site, Some("behind"));
+    assert_eq!(code, 3, "{:#}", report["ledger"]);
+    let unequal = report["ledger"]["unequal"].as_array().expect("what is unequal");
+    assert_eq!(unequal.len(), 1);
+    assert_eq!(unequal[0]["topic"], "behind/topic (away)");
+}
+
+/// The report as of now.
+fn now(site: &Site, run: &str) -> (Value, i32) {
+    read(&site.isochrone(&["report", "--run", run, "--format", "json"]))
 }
 
 /// Foreign and broken traffic on a claimed topic is counted by kind, and is never a latency.

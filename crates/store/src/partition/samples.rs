@@ -155,7 +155,7 @@ impl Partition {
         Ok(())
     }
 
-    /// Moves a cursor; deletes cuts that every cursor has passed and the entries named.
+    /// Moves a cursor; deletes cuts before the last that every cursor has passed and the entries named.
     pub fn advance(
         &mut self,
         daemon: DaemonId,
@@ -170,8 +170,8 @@ impl Partition {
             *stored = cursor.clone();
         }
         let passed = self.cursors.values().map(|cursor| cursor.cut).min().unwrap_or(0);
-        let newest = self.newest_cut().map_or(0, |cut| cut.number);
-        self.cuts.retain(|cut| cut.number > passed || cut.number == newest);
+        // The last one passed says which entries the slowest cursor has passed.
+        self.cuts.retain(|cut| cut.number >= passed);
         self.stream.delete(delete);
         Ok(())
     }

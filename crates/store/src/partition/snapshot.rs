@@ -35,8 +35,18 @@ impl Partition {
     pub fn snapshot(&self) -> PartitionSnapshot {
         let cut = self.newest_cut();
         let mut pending = BTreeMap::new();
+        let mut behind: BTreeMap<&String, BTreeMap<Topic, u64>> = BTreeMap::new();
         for entry in self.stream.all() {
-            count_pending(&mut pending, cut, entry);
+            if !holds(cut, entry) {
+                count(&mut pending, entry);
+                continue;
+            }
+            for (sink, cursor) in &self.cursors {
+                let passed = self.cuts.iter().find(|cut| cut.number == cursor.cut).copied();
+                if !holds(passed, entry) {
+                    count(behind.entry(sink).or_default(), entry);
+                }
+            }
         }
         PartitionSnapshot {
             devices: self.devices(),
@@ -58,17 +68,25 @@ impl Partition {
                 .map(|(sink, cursor)| (sink.clone(), cursor.clone()))
                 .collect(),
             pending: pending.into_iter().collect(),
+            behind: behind
+                .into_iter()
+                .map(|(sink, topics)| (sink.clone(), topics.into_iter().collect()))
+                .collect(),
         }
     }
 }
 
-/// Adds an entry's samples by topic, unless a cut holds it.
-fn count_pending(pending: &mut BTreeMap<Topic, u64>, newest: Option<Cut>, entry: &Entry) {
-    let cut = newest.is_some_and(|cut| entry.id <= cut.last && entry.entry.second <= cut.second);
-    if cut || entry.entry.kind != EntryKind::Receipt {
+/// Whether this cut or one before it holds the entry.
+fn holds(cut: Option<Cut>, entry: &Entry) -> bool {
+    cut.is_some_and(|cut| entry.id <= cut.last && entry.entry.second <= cut.second)
+}
+
+/// Adds an entry's samples by topic.
+fn count(samples: &mut BTreeMap<Topic, u64>, entry: &Entry) {
+    if entry.entry.kind != EntryKind::Receipt {
         return;
     }
     for part in &entry.entry.parts {
-        *pending.entry(Topic::from(part.key.as_str())).or_default() += part.samples;
+        *samples.entry(Topic::from(part.key.as_str())).or_default() += part.samples;
     }
 }

@@ -1,9 +1,9 @@
 -- ARGV: what is wanted: devices, topics or all. Answers, by turns of key and value within each:
 -- devices, rows; topics, closed (members), held (daemon, topic, value), left, counts; states, cumulative, newest cut,
--- cursors, pending.
+-- cursors, pending, behind (sink, then topic and samples by turns).
 local wanted = ARGV[4]
 local function hash(name) return call('HGETALL', at(name)) end
-local devices, topics, counted = {{}, {}}, {{}, {}, {}, {}, {}}, {{}, {}, false, {}, {}}
+local devices, topics, counted = {{}, {}}, {{}, {}, {}, {}, {}}, {{}, {}, false, {}, {}, {}}
 if wanted ~= 'topics' then devices = {hash('devices'), hash('rows')} end
 if wanted ~= 'devices' then
   local claims = {}
@@ -18,38 +18,68 @@ if wanted ~= 'devices' then
   topics = {call('HKEYS', at('topics')), call('SMEMBERS', at('closed')), claims, hash('left'), hash('counts')}
 end
 if wanted == 'all' then
-  -- Samples in entries that no cut holds, counted in the entries themselves.
-  local cut = call('LINDEX', at('cuts'), -1)
-  local _, last_ms, last_seq, cut_second = string.match(cut or '0 0 0 0', '^(%d+) (%d+) (%d+) (-?%d+)$')
-  last_ms, last_seq, cut_second = tonumber(last_ms), tonumber(last_seq), tonumber(cut_second)
-  local function is_cut(id, second)
-    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-    ms, seq = tonumber(ms), tonumber(seq)
-    return cut and (ms < last_ms or (ms == last_ms and seq <= last_seq)) and second <= cut_second
+  -- Samples in entries that no cut holds, and by sink those in cuts that its cursor has not passed: counted in the
+  -- entries themselves.
+  local newest, cuts, cursors = false, {}, hash('cursors')
+  for _, cut in ipairs(call('LRANGE', at('cuts'), 0, -1)) do
+    local number, ms, seq, second = string.match(cut, '^(%d+) (%d+) (%d+) (-?%d+)$')
+    newest = {ms = tonumber(ms), seq = tonumber(seq), second = tonumber(second), text = cut}
+    cuts[number] = newest
   end
-  -- Nothing is received in a second before it begins, so entries an hour older than the cut's second are in it.
-  local from = cut and text(math.max(0, (cut_second - 3600) * 1000)) or '-'
-  local pending, order = {}, {}
+  local function holds(cut, ms, seq, second)
+    return cut and (ms < cut.ms or (ms == cut.ms and seq <= cut.seq)) and second <= cut.second
+  end
+  local slowest, sinks = newest, {}
+  for i = 1, #cursors, 2 do
+    local passed = cuts[string.match(cursors[i + 1], '^%d+')] or false
+    table.insert(sinks, {name = cursors[i], passed = passed})
+    if slowest and (not passed or passed.second < slowest.second) then slowest = passed end
+  end
+  local function add(to, fields)
+    for i = 13, #fields, 2 do
+      local topic, samples = fields[i], string.match(fields[i + 1], '^%d+ (%d+)')
+      if not to.samples[topic] then table.insert(to.order, topic) end
+      to.samples[topic] = (to.samples[topic] or 0) + tonumber(samples)
+    end
+  end
+  local function flat(counts)
+    local list = {}
+    for _, topic in ipairs(counts.order) do
+      table.insert(list, topic)
+      table.insert(list, text(counts.samples[topic]))
+    end
+    return list
+  end
+  local function none() return {order = {}, samples = {}} end
+  local pending, behind = none(), {}
+  for _, sink in ipairs(sinks) do behind[sink.name] = none() end
+  -- Nothing is received in a second before it begins, so entries an hour older than the slowest's second are in its cut.
+  local from = slowest and text(math.max(0, (slowest.second - 3600) * 1000)) or '-'
   while true do
     local page = call('XRANGE', at('latency'), from, '+', 'COUNT', 256)
     if #page == 0 then break end
     for _, entry in ipairs(page) do
       local fields = entry[2]
-      if fields[8] == 'R' and not is_cut(entry[1], tonumber(fields[10])) then
-        for i = 13, #fields, 2 do
-          local topic, samples = fields[i], string.match(fields[i + 1], '^%d+ (%d+)')
-          if not pending[topic] then table.insert(order, topic) end
-          pending[topic] = (pending[topic] or 0) + tonumber(samples)
+      if fields[8] == 'R' then
+        local ms, seq = string.match(entry[1], '^(%d+)-(%d+)$')
+        ms, seq = tonumber(ms), tonumber(seq)
+        local second = tonumber(fields[10])
+        if not holds(newest, ms, seq, second) then
+          add(pending, fields)
+        else
+          for _, sink in ipairs(sinks) do
+            if not holds(sink.passed, ms, seq, second) then add(behind[sink.name], fields) end
+          end
         end
       end
     end
     from = '(' .. page[#page][1]
   end
-  local flat = {}
-  for _, topic in ipairs(order) do
-    table.insert(flat, topic)
-    table.insert(flat, text(pending[topic]))
+  local lists = {}
+  for _, sink in ipairs(sinks) do
+    table.insert(lists, sink.name)
+    table.insert(lists, flat(behind[sink.name]))
   end
-  counted = {hash('states'), hash('cumulative'), cut, hash('cursors'), flat}
+  counted = {hash('states'), hash('cumulative'), newest and newest.text, cursors, flat(pending), lists}
 end
 return {devices, topics, counted}

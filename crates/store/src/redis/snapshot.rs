@@ -61,11 +61,12 @@ impl RedisStore {
         let call = place.call(&SNAPSHOT).arg(wanted);
         let answer = self.connection.call_for_much(call).await?;
         let (registered, claimed, counted): (Value, Topics, Vec<Value>) = read("snapshot", answer)?;
-        let [states, cumulative, cut, cursors, pending] =
-            counted.try_into().map_err(|_| corrupt("snapshot", "not five parts"))?;
+        let [states, cumulative, cut, cursors, pending, behind] =
+            counted.try_into().map_err(|_| corrupt("snapshot", "not six parts"))?;
         let states = reply::fields("states", states)?;
         let cursors: Vec<(String, String)> = read("cursors", cursors)?;
         let pending: Vec<(String, u64)> = read("latency", pending)?;
+        let behind: Vec<(String, Vec<(String, u64)>)> = read("latency", behind)?;
         Ok(PartitionSnapshot {
             devices: devices(registered)?,
             topics: topics(claimed)?,
@@ -81,12 +82,19 @@ impl RedisStore {
                 .into_iter()
                 .map(|(sink, text)| Ok((sink, samples::cursor(&text)?)))
                 .collect::<Result<_, Error>>()?,
-            pending: pending
+            pending: by_topic(pending),
+            behind: behind
                 .into_iter()
-                .map(|(topic, samples)| (reply::topic(&topic), samples))
+                .map(|(sink, samples)| (sink, by_topic(samples)))
+                .filter(|(_, samples)| !samples.is_empty())
                 .collect(),
         })
     }
+}
+
+fn by_topic(samples: Vec<(String, u64)>) -> Vec<(Topic, u64)> {
+    let named = samples.into_iter();
+    named.map(|(topic, samples)| (reply::topic(&topic), samples)).collect()
 }
 
 fn devices(answer: Value) -> Result<Vec<DeviceState>, Error> {

@@ -1,6 +1,6 @@
 //! Flushes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use isochrone_model::{
     id::{Epoch, Token, Topic},
@@ -9,7 +9,7 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error, Store,
-    types::{Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush},
+    types::{Cursor, Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush},
 };
 
 use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, entry, flush, part, save};
@@ -310,4 +310,30 @@ pub async fn an_entry_is_pending_until_its_cut(store: Arc<dyn Store>) {
     );
     let topic = Topic::from("a");
     assert_eq!(fixture.topic(topic.as_str()).await.stored, 16);
+
+    let behind = || async {
+        let mut behind = fixture.store.snapshot(&fixture.run, HERE).await.unwrap().behind;
+        behind.sort();
+        behind
+    };
+    let of_sink = |samples| vec![("sink".to_owned(), vec![(Topic::from("a"), samples)])];
+    assert_eq!(behind().await, of_sink(15), "cut, and not passed");
+    let robbed = entries(&fixture).await[0].id;
+    let advance = |cut, delete: Vec<EntryId>| {
+        let (fixture, topics) = (&fixture, BTreeMap::new());
+        async move {
+            let cursor = Cursor { cut, topics };
+            let store = &fixture.store;
+            let advanced = store.advance(&fixture.run, HERE, BOB, held.token, "sink", &cursor, &delete);
+            advanced.await.unwrap();
+        }
+    };
+    advance(0, vec![robbed]).await;
+    assert_eq!(behind().await, of_sink(5), "an entry that is gone is not counted");
+    advance(1, vec![]).await;
+    assert_eq!(behind().await, [], "passed, though not deleted yet");
+    assert_eq!(pending().await, some(&[("a", 1), ("b", 20)]));
+    let other = fixture.store.hold(&fixture.run, HERE, BOB, &["late".to_owned()]).await;
+    assert!(other.unwrap().is_some());
+    assert_eq!(behind().await, [], "a sink that joins starts where the slowest stands");
 }
