@@ -72,7 +72,8 @@ pub struct ReceiptHead {
     pub daemon: DaemonId,
     /// Its clock domain.
     pub domain: Domain,
-    /// Half-width of the clock uncertainty of cross-domain transits in this entry; the consumer's and the producers' together, in nanoseconds. Zero when all samples are within a domain.
+    /// The consumer's part of the clock uncertainty of cross-domain transits in this entry, as a half-width in nanoseconds; the
+    /// producer's is in its own [`SendHead`]. Zero when all samples are within a domain.
     pub bound_ns: u64,
     /// The reference jumped or moved in this second.
     pub era_changed: bool,
@@ -143,6 +144,10 @@ pub struct SendHead {
     pub late: u64,
     /// Those late by more than 100 ms.
     pub extreme: u64,
+    /// Half-width of what the reference clock was known to when these were counted, in nanoseconds.
+    pub bound_ns: u64,
+    /// The reference jumped or moved since the entry before.
+    pub era_changed: bool,
 }
 
 /// One device, one due-second, one flush: all numbers are additions to what earlier flushes said of that second.

@@ -91,8 +91,10 @@ pub struct SecondFacts {
     pub found: GivenUp,
     /// Due in this second: received and dropped.
     pub dropped: u64,
-    /// Worst clock uncertainty.
+    /// Worst clock uncertainty, the consumers' part.
     pub clock: ClockDoubt,
+    /// Due in this second: largest clock bound of a producer, in nanoseconds.
+    pub sending_bound_ns: u64,
     /// The reference clock jumped or moved.
     pub era_changed: bool,
     /// Deliveries waited for the store.
@@ -129,7 +131,7 @@ pub fn verdict(facts: &SecondFacts) -> Verdict {
     if spoilt(&facts.producers) {
         reasons.insert(Reason::GeneratorLate);
     }
-    if facts.era_changed || facts.clock.spoils() {
+    if facts.era_changed || facts.clock.and(facts.sending_bound_ns).spoils() {
         reasons.insert(Reason::ClockUnsure);
     }
     if facts.ack_limited {
@@ -228,6 +230,17 @@ impl ClockDoubt {
         self.excess() > 0
     }
 
+    /// With the other side's bound; within a clock domain there is none.
+    pub fn and(self, bound_ns: u64) -> ClockDoubt {
+        match self.bound_ns {
+            0 => self,
+            own => ClockDoubt {
+                bound_ns: own.saturating_add(bound_ns),
+                ..self
+            },
+        }
+    }
+
     fn excess(self) -> i64 {
         let allowed = BOUND_FLOOR_NS.max(self.p50_ns / 10);
         self.bound_ns.min(i64::MAX as u64) as i64 - allowed.min(i64::MAX as u64) as i64
@@ -290,6 +303,7 @@ impl SecondFacts {
         self.found.add(other.found);
         self.dropped += other.dropped;
         self.clock = self.clock.worse(other.clock);
+        self.sending_bound_ns = self.sending_bound_ns.max(other.sending_bound_ns);
         self.era_changed |= other.era_changed;
         self.ack_limited |= other.ack_limited;
         self.warmup += other.warmup;
@@ -386,6 +400,22 @@ mod tests {
             ),
             ("a bound of 1 ms is fine", clock(1_000_000, 0), Reason::Valid),
             ("a bound above 1 ms is not", clock(1_000_001, 0), Reason::ClockUnsure),
+            (
+                "both sides' bounds count",
+                SecondFacts {
+                    sending_bound_ns: 600_000,
+                    ..clock(600_000, 0)
+                },
+                Reason::ClockUnsure,
+            ),
+            (
+                "but not within a domain",
+                SecondFacts {
+                    sending_bound_ns: 6_000_000,
+                    ..clock(0, 0)
+                },
+                Reason::Valid,
+            ),
             (
                 "unless the median is large",
                 clock(5_000_000, 50_000_000),

@@ -116,8 +116,10 @@ pub struct RunTotals {
     pub complete: Dense,
     /// Clock domains seen.
     pub domains: BTreeSet<Domain>,
-    /// Largest clock bound seen, in nanoseconds.
-    pub bound_ns: u64,
+    /// Largest clock bound of a consumer of cross-domain samples, in nanoseconds.
+    pub receiving_bound_ns: u64,
+    /// Largest clock bound of a producer, in nanoseconds.
+    pub sending_bound_ns: u64,
     /// Parts of epochs that no registration was known for.
     pub unknown_epochs: u64,
 }
@@ -145,7 +147,8 @@ pub struct Window {
     pub warmup: bool,
     /// This part's own reasons, fixed by the cut.
     pub reasons: Reasons,
-    /// Largest clock bound, in nanoseconds.
+    /// Largest clock bound, in nanoseconds: the consumer's and the producer's together, the latter as far as this cut knows
+    /// it. Zero within a clock domain.
     pub bound_ns: u64,
     /// Counts and histograms (warm-up included, other than in [`Totals`]).
     pub totals: TopicTotals,
@@ -275,6 +278,15 @@ impl Totals {
     }
 }
 
+/// The bound of a transit: the sum of both daemons', zero where the consumer's is, since it measured within its domain.
+fn transit_bound_ns(receiving_ns: u64, sending_ns: u64) -> u64 {
+    if receiving_ns == 0 {
+        0
+    } else {
+        receiving_ns.saturating_add(sending_ns)
+    }
+}
+
 impl TopicTotals {
     /// Adds other totals.
     pub fn merge(&mut self, other: &TopicTotals) {
@@ -368,6 +380,11 @@ impl TopicTotals {
 }
 
 impl RunTotals {
+    /// What transits are known to, in nanoseconds: the sum of both sides' bounds, zero within a clock domain.
+    pub fn bound_ns(&self) -> u64 {
+        transit_bound_ns(self.receiving_bound_ns, self.sending_bound_ns)
+    }
+
     fn histograms(&self) -> [&Dense; 6] {
         [
             &self.response,
@@ -395,7 +412,8 @@ impl RunTotals {
             histogram.merge_dense(more);
         }
         self.domains.extend(&other.domains);
-        self.bound_ns = self.bound_ns.max(other.bound_ns);
+        self.receiving_bound_ns = self.receiving_bound_ns.max(other.receiving_bound_ns);
+        self.sending_bound_ns = self.sending_bound_ns.max(other.sending_bound_ns);
         self.unknown_epochs += other.unknown_epochs;
     }
 }

@@ -42,6 +42,8 @@ pub struct Account {
     messages: u64,
     late: u64,
     extreme: u64,
+    bound_ns: u64,
+    era_changed: bool,
 }
 
 /// Everything of one partition that the store has not confirmed.
@@ -232,6 +234,8 @@ impl Outbox {
             messages,
             late,
             extreme,
+            bound_ns,
+            era_changed,
         } = self.accounts.remove(&second).unwrap_or_default();
         let head = SendHead {
             daemon,
@@ -239,6 +243,8 @@ impl Outbox {
             messages,
             late,
             extreme,
+            bound_ns,
+            era_changed,
         };
         let mut parts = Vec::new();
         for due in devices {
@@ -268,6 +274,16 @@ impl Account {
             messages: due.part.sent,
             late: due.late,
             extreme: due.extreme,
+            ..Account::default()
+        }
+    }
+
+    /// How well the reference clock was known when this was counted.
+    pub fn clock(bound_ns: u64, era_changed: bool) -> Account {
+        Account {
+            bound_ns,
+            era_changed,
+            ..Account::default()
         }
     }
 
@@ -276,6 +292,8 @@ impl Account {
         self.messages += other.messages;
         self.late += other.late;
         self.extreme += other.extreme;
+        self.bound_ns = self.bound_ns.max(other.bound_ns);
+        self.era_changed |= other.era_changed;
     }
 }
 

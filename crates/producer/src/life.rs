@@ -97,6 +97,8 @@ pub struct Life {
     asking: BTreeSet<Partition>,
     reach: Reach,
     server_life: Option<String>,
+    /// Of the reference clock, as it was last seen.
+    era: Option<u32>,
     /// The keeper still reports.
     leased: bool,
     lost: bool,
@@ -214,7 +216,10 @@ impl Life {
             }
             self.rows[report.place] = report.row;
         }
-        for (second, account) in accounts {
+        let offset = self.context.clock.offset();
+        let era_changed = self.era.replace(offset.era).is_some_and(|era| era != offset.era);
+        for (second, mut account) in accounts {
+            account.add(Account::clock(offset.bound_ns, era_changed));
             for outbox in self.outboxes.values_mut() {
                 outbox.add_account(second, account);
             }

@@ -235,7 +235,7 @@ impl Shown {
             other,
             verdicts: self.verdicts,
             final_verdicts,
-            bound_ns: cut.totals.run().bound_ns,
+            bound_ns: cut.totals.run().bound_ns(),
             unknown_epochs: cut.totals.run().unknown_epochs,
         }
     }

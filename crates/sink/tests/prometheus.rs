@@ -191,6 +191,8 @@ fn sends(epoch: u64, second: i64, count: u64) -> CutEntry {
         messages: count,
         late: 0,
         extreme: 0,
+        bound_ns: 0,
+        era_changed: false,
     };
     CutEntry::Send {
         second: Second(second),

@@ -391,9 +391,10 @@ impl SendHead {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.daemon.0.to_le_bytes());
         out.extend_from_slice(&self.domain.0.to_le_bytes());
-        for count in [self.messages, self.late, self.extreme] {
+        for count in [self.messages, self.late, self.extreme, self.bound_ns] {
             put_u64(&mut out, count);
         }
+        out.push(u8::from(self.era_changed));
         out
     }
 
@@ -413,6 +414,8 @@ fn get_send_head(input: &mut &[u8]) -> Option<SendHead> {
         messages: get_u64(input)?,
         late: get_u64(input)?,
         extreme: get_u64(input)?,
+        bound_ns: get_u64(input)?,
+        era_changed: get_byte(input)? != 0,
     })
 }
 
@@ -538,7 +541,7 @@ mod tests {
                 late: histogram.clone(), ack: Histogram::default(), complete: histogram,
             };
             prop_assert_eq!(SendPart::decode(&part.encode()), Ok(part));
-            let head = SendHead { daemon: DaemonId(epoch), domain: Domain(7), messages: counts[0], late: counts[1], extreme: counts[2] };
+            let head = SendHead { daemon: DaemonId(epoch), domain: Domain(7), messages: counts[0], late: counts[1], extreme: counts[2], bound_ns, era_changed: flags[0] };
             prop_assert_eq!(SendHead::decode(&head.encode()), Ok(head));
             let head = ReceiptHead {
                 daemon: DaemonId(epoch), domain: Domain(7), bound_ns, era_changed: flags[0], ack_limited: flags[1],

@@ -124,7 +124,7 @@ fn clock(facts: &RunFacts) -> ClockReport {
     domains.extend(facts.devices.iter().map(|(device, _)| device.domain));
     ClockReport {
         domains: domains.len() as u64,
-        bound_ns: run.bound_ns,
+        bound_ns: run.bound_ns(),
         resolution_ns: facts.resolution_ns,
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 impl Totals {
     pub(super) fn apply_receipt(&mut self, second: Second, head: &ReceiptHead, parts: &[(Topic, ReceiptPart)]) {
         self.run.domains.insert(head.domain);
-        self.run.bound_ns = self.run.bound_ns.max(head.bound_ns);
+        self.run.receiving_bound_ns = self.run.receiving_bound_ns.max(head.bound_ns);
         let digest = Digest::of(head, parts);
         let facts = self.seconds.facts_mut(second);
         facts.arrived += digest.receipt.messages;
@@ -90,7 +90,10 @@ impl Totals {
 
     pub(super) fn apply_send(&mut self, second: Second, head: &SendHead, parts: &[SendPart]) {
         self.run.domains.insert(head.domain);
+        self.run.sending_bound_ns = self.run.sending_bound_ns.max(head.bound_ns);
         let facts = self.seconds.facts_mut(second);
+        facts.sending_bound_ns = facts.sending_bound_ns.max(head.bound_ns);
+        facts.era_changed |= head.era_changed;
         let lateness = Lateness {
             messages: head.messages,
             late: head.late,

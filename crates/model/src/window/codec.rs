@@ -69,7 +69,8 @@ pub fn load_topic(bytes: &[u8]) -> Option<(TopicTotals, Firsts)> {
 
 pub fn run(run: &RunTotals) -> Vec<u8> {
     let mut out = vec![VERSION];
-    put_u64(&mut out, run.bound_ns);
+    put_u64(&mut out, run.receiving_bound_ns);
+    put_u64(&mut out, run.sending_bound_ns);
     put_u64(&mut out, run.unknown_epochs);
     put_u64(&mut out, run.domains.len() as u64);
     for domain in &run.domains {
@@ -85,7 +86,8 @@ pub fn load_run(bytes: &[u8]) -> Option<RunTotals> {
     let mut input = versioned(bytes)?;
     let input = &mut input;
     let mut run = RunTotals {
-        bound_ns: get_u64(input)?,
+        receiving_bound_ns: get_u64(input)?,
+        sending_bound_ns: get_u64(input)?,
         unknown_epochs: get_u64(input)?,
         ..RunTotals::default()
     };
@@ -147,7 +149,10 @@ fn put_facts(out: &mut Vec<u8>, facts: &SecondFacts, daemons: &BTreeMap<DaemonId
     let mut flag = |holds: bool, bit: u8| flags |= if holds { bit } else { 0 };
     flag(facts.era_changed, ERA_CHANGED);
     flag(facts.ack_limited, ACK_LIMITED);
-    flag(facts.clock != ClockDoubt::default(), CLOCK);
+    flag(
+        facts.clock != ClockDoubt::default() || facts.sending_bound_ns > 0,
+        CLOCK,
+    );
     flag(faults != [0; 9], FAULTS);
     out.push(flags);
     for count in [
@@ -162,6 +167,7 @@ fn put_facts(out: &mut Vec<u8>, facts: &SecondFacts, daemons: &BTreeMap<DaemonId
     if flags & CLOCK != 0 {
         put_u64(out, facts.clock.bound_ns);
         put_u64(out, facts.clock.p50_ns);
+        put_u64(out, facts.sending_bound_ns);
     }
     if flags & FAULTS != 0 {
         faults.into_iter().for_each(|count| put_u64(out, count));
@@ -207,6 +213,7 @@ fn get_facts(input: &mut &[u8], daemons: &[DaemonId]) -> Option<SecondFacts> {
             bound_ns: get_u64(input)?,
             p50_ns: get_u64(input)?,
         };
+        facts.sending_bound_ns = get_u64(input)?;
     }
     if flags & FAULTS != 0 {
         facts.unsent = get_u64(input)?;

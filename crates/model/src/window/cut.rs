@@ -14,6 +14,7 @@ use crate::{
         CutEntry, Devices, TopicTotals, Window, WindowKind,
         digest::{Digest, given_up},
         firsts::interpolate,
+        transit_bound_ns,
     },
 };
 
@@ -35,6 +36,8 @@ struct Drafts<'a> {
     /// How late each daemon was in each second, over the whole cut.
     producers: BTreeMap<(Second, DaemonId), Lateness>,
     consumers: BTreeMap<(WindowKind, Second, DaemonId), Lateness>,
+    /// Largest clock bound of any producer in each second of due.
+    sending_bounds_ns: BTreeMap<Second, u64>,
 }
 
 /// The windows of one cut, by kind, second and topic. The same entries and registrations give the same windows,
@@ -113,12 +116,15 @@ impl<'a> Drafts<'a> {
             extreme: head.extreme,
         };
         self.producers.entry((second, head.daemon)).or_default().add(lateness);
+        let bound_ns = self.sending_bounds_ns.entry(second).or_default();
+        *bound_ns = head.bound_ns.max(*bound_ns);
         for part in parts {
             let Some(device) = devices.get(&part.epoch) else {
                 continue;
             };
             let draft = self.bare_draft(second, &device.response_topic, ClockDoubt::default());
             draft.daemons.insert(head.daemon);
+            draft.era_changed |= head.era_changed;
             draft.warmup |= part.warmup;
             draft.totals.count_send(part);
             draft.totals.late.merge(&part.late);
@@ -156,9 +162,14 @@ impl<'a> Drafts<'a> {
             windows,
             producers,
             consumers,
+            sending_bounds_ns,
         } = self;
+        let largest_bound_ns = sending_bounds_ns.values().max().copied().unwrap_or(0);
         let finish = |((kind, second, topic), mut draft): ((WindowKind, Second, &Topic), Draft)| {
             draft.totals.seconds = Some((second, second));
+            // Late samples come in a cut without the rows of their second: its other seconds' bounds are much the same.
+            let sending_ns = sending_bounds_ns.get(&second).copied().unwrap_or(largest_bound_ns);
+            draft.clock = draft.clock.and(sending_ns);
             let reasons = reasons(kind, second, &draft, &producers, &consumers);
             Window {
                 kind,
@@ -166,7 +177,7 @@ impl<'a> Drafts<'a> {
                 topic: topic.clone(),
                 warmup: draft.warmup,
                 reasons,
-                bound_ns: draft.bound_ns,
+                bound_ns: transit_bound_ns(draft.bound_ns, sending_ns),
                 totals: draft.totals,
             }
         };

@@ -85,6 +85,8 @@ fn send(second: i64, parts: Vec<SendPart>) -> CutEntry {
         messages: 100,
         late: 1,
         extreme: 0,
+        bound_ns: 0,
+        era_changed: false,
     };
     CutEntry::Send {
         second: Second(START + second),
@@ -351,6 +353,44 @@ fn warm_up_is_counted_and_not_measured() {
             (WindowKind::Receipt, 1, true)
         ]
     );
+}
+
+#[test]
+fn across_domains_both_sides_bounds_count() {
+    let cut = |receiving_ns, sending_ns| {
+        let mut sent = send(0, vec![SendPart::default()]);
+        if let CutEntry::Send { head, .. } = &mut sent {
+            head.bound_ns = sending_ns;
+        }
+        let part = ReceiptPart {
+            samples: vec![sample(0, 0, 0)],
+            ..ReceiptPart::default()
+        };
+        let mut received = receipt(0, "down/0", part);
+        if let CutEntry::Receipt { head, .. } = &mut received {
+            head.bound_ns = receiving_ns;
+        }
+        [received, sent]
+    };
+    for (receiving_ns, sending_ns, bound_ns, reason) in [
+        (600_000, 600_000, 1_200_000, Reason::ClockUnsure),
+        (400_000, 500_000, 900_000, Reason::Valid),
+        (0, 5_000_000, 0, Reason::Valid),
+    ] {
+        let entries = cut(receiving_ns, sending_ns);
+        let mut totals = totals();
+        entries.iter().for_each(|entry| totals.apply(entry));
+        let loaded = load(&totals.changed().into_iter().collect());
+        assert_eq!(loaded.run().bound_ns(), bound_ns);
+        assert_eq!(verdict::verdict(&loaded.seconds()[&Second(START)]).worst, reason);
+        for window in windows_of_cut(&entries, &devices()) {
+            assert_eq!(
+                (window.bound_ns, window.reasons.worst()),
+                (bound_ns, reason),
+                "{window:?}"
+            );
+        }
+    }
 }
 
 #[test]

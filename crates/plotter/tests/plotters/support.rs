@@ -356,6 +356,8 @@ fn sends(topic: &Held, second: Second) -> NewEntry {
         messages: 3,
         late: 0,
         extreme: 0,
+        bound_ns: 0,
+        era_changed: false,
     };
     let part = NewPart {
         key: topic.epoch.to_string(),

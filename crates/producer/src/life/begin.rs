@@ -149,6 +149,7 @@ impl Life {
             asking: BTreeSet::new(),
             reach: Reach::There,
             server_life,
+            era: None,
             leased: true,
             lost: false,
             failure: None,
