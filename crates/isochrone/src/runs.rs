@@ -1,11 +1,14 @@
 //! Which runs the store knows, and choosing one.
 
+use std::time::Duration;
+
 use isochrone_model::id::RunName;
 use isochrone_store::{
     Error, Store,
     types::{RunRecord, RunState},
 };
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     cli::Format,
@@ -75,24 +78,39 @@ fn describe(run: &RunRecord) -> serde_json::Value {
     })
 }
 
-/// Waits until a run is closed.
+/// How often a run is looked at.
+const POLL: Duration = Duration::from_millis(250);
+/// How long the store may be away while somebody waits for a run to close: as long as a restart takes.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// Waits until a run is closed. Somebody must close it: its daemons, or a warden of our own.
 ///
 /// # Errors
-/// The store's, other than being away.
+/// The store's; when it is away, after a minute.
 pub async fn closed(store: &dyn Store, run: &RunRecord) -> Result<RunRecord, Error> {
+    let mut away: Option<Instant> = None;
     loop {
+        let asked = Instant::now();
         match store.run(&run.run).await {
             Ok(Some(record)) if record.state == RunState::Closed => return Ok(record),
-            Ok(Some(_)) => {}
+            Ok(Some(_)) => away = None,
             Ok(None) => {
                 return Err(Error::Run {
                     run: run.run.clone(),
                     cause: "it was purged".to_owned(),
                 });
             }
-            Err(error @ Error::Away { .. }) => tracing::warn!(%error, "wait for the run to close"),
+            Err(error @ Error::Away { .. }) => {
+                let since = *away.get_or_insert_with(|| {
+                    tracing::warn!(%error, "wait for the run to close; trying again");
+                    asked
+                });
+                if since.elapsed() > AWAY {
+                    return Err(error);
+                }
+            }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        sleep(POLL).await;
     }
 }

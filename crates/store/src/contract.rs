@@ -30,7 +30,8 @@ pub trait Registry: Send + Sync {
     /// One run.
     async fn run(&self, run: &RunName) -> Result<Option<RunRecord>, Error>;
     /// Moves a run on, never back; true when it now stands at `to` or past it. Leaving Open is refused (false) while a
-    /// member with role producer has neither ended nor vanished, and before any producer has enlisted.
+    /// member with role producer has neither ended nor vanished, and, before any producer has enlisted, while any member
+    /// stands: it waits for one.
     async fn advance_run(&self, run: &RunName, to: RunState) -> Result<bool, Error>;
     /// Marks a run as rolled back.
     async fn mark_restored(&self, run: &RunName) -> Result<(), Error>;

@@ -43,12 +43,10 @@ impl Run {
         if self.record.state >= to {
             return true;
         }
-        let mut producers = self
-            .members
-            .values()
-            .filter(|member| member.role == Role::Producer)
-            .peekable();
-        if self.record.state == RunState::Open && (producers.peek().is_none() || producers.any(Member::stands)) {
+        let mut producers = self.members.values().filter(|member| member.role == Role::Producer);
+        let begun = self.members.values().any(|member| member.role == Role::Producer);
+        let waited_for = !begun && self.members.values().any(Member::stands);
+        if self.record.state == RunState::Open && (waited_for || producers.any(Member::stands)) {
             return false;
         }
         self.record.state = to;

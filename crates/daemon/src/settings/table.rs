@@ -207,7 +207,7 @@ settings! {
         duration: Option<Duration>, parse |text| unlimited(text, positive_time), valid "a duration above zero such as 10m, or unlimited";
         /// How many messages each device sends.
         count: Option<u64>, parse |text| unlimited(text, |text| within(text, 1..)), valid "a whole number above zero, or unlimited";
-        /// What the producer does when its devices are done: exit, or idle until a signal comes.
+        /// What the producer does when its devices are done: exit, or idle until a signal comes. Either way it has left the run.
         at_end: AtEnd = "exit";
         /// Messages of a device that may await acknowledgement.
         in_flight: usize = "1000", parse |text| within(text, 1..=65_535), valid "a whole number from 1 to 65535";

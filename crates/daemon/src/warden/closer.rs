@@ -1,4 +1,4 @@
-//! Moves a run on: open → draining when every producer has ended or vanished, → closed when every topic is closed and
+//! Moves a run on: open → draining when every producer has ended or vanished (one that idles has ended), → closed when every topic is closed and
 //! nothing waits for a plotter that lives. Settles on the way what nobody claims.
 
 use std::{
@@ -40,6 +40,8 @@ pub struct Closer {
     settled: BTreeSet<Partition>,
     /// Free topics: since when they are (as the store says), and since when this warden has seen them so.
     free: HashMap<Topic, (Reference, Monotonic)>,
+    /// Since when this warden has seen nobody in a run that no producer has joined.
+    deserted: Option<Monotonic>,
     complained: bool,
 }
 
@@ -62,6 +64,7 @@ impl Closer {
             done: BTreeSet::new(),
             settled: BTreeSet::new(),
             free: HashMap::new(),
+            deserted: None,
             complained: false,
         }
     }
@@ -96,11 +99,11 @@ impl Closer {
             return Ok(Pass::Follows);
         }
         if record.state == RunState::Open {
-            if !producers_are_done(&roster) || !answer(ANSWER, store.advance_run(&self.run, RunState::Draining)).await?
-            {
+            let over = producers_are_done(&roster) || self.is_deserted(&roster);
+            if !over || !answer(ANSWER, store.advance_run(&self.run, RunState::Draining)).await? {
                 return Ok(Pass::Leads);
             }
-            tracing::info!(run = %self.run, "every producer has ended or vanished; the run drains");
+            tracing::info!(run = %self.run, "no producer is left; the run drains");
         }
         if self.drained(&roster).await? && answer(ANSWER, store.advance_run(&self.run, RunState::Closed)).await? {
             tracing::info!(run = %self.run, "everything has come to rest; the run is closed");
@@ -108,6 +111,26 @@ impl Closer {
         }
         self.complained = false;
         Ok(Pass::Leads)
+    }
+
+    /// Whether the run was opened and left before a producer joined: nobody has stood in it for a drain and a lease, on this
+    /// warden's own clock. Only a warden outside the roster can see that: that of `report --wait`.
+    fn is_deserted(&mut self, roster: &[Member]) -> bool {
+        if roster
+            .iter()
+            .any(|member| member.role == Role::Producer || stands(member))
+        {
+            self.deserted = None;
+            return false;
+        }
+        let now = self.context.clock.monotonic();
+        let since = *self.deserted.get_or_insert(now);
+        now.since_ns(since) >= self.patience_ns()
+    }
+
+    /// How long what nobody holds must have been so before it is settled: a drain and a lease.
+    fn patience_ns(&self) -> i64 {
+        (self.context.common.drain + self.context.common.lease).as_nanos() as i64
     }
 
     /// One look at every partition that is not done.
@@ -180,7 +203,7 @@ impl Closer {
     /// Topics that have been free for a drain and a lease, on this warden's own clock.
     fn unclaimed(&mut self, topics: &[TopicState]) -> BTreeSet<Topic> {
         let now = self.context.clock.monotonic();
-        let patience = (self.context.common.drain + self.context.common.lease).as_nanos() as i64;
+        let patience = self.patience_ns();
         let mut unclaimed = BTreeSet::new();
         for topic in topics {
             if topic.status != TopicStatus::Free {

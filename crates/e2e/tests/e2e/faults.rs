@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use isochrone_e2e::{
-    daemon::{Site, ready},
-    report::{assert_whole, closed, ledger},
+    daemon::{Site, command, ready},
+    process::Process,
+    report::{assert_whole, closed, ledger, read},
     servers::{Redis, free_port},
     wait,
 };
@@ -216,4 +217,90 @@ fn doctor_names_what_to_mend() {
     let output = site.isochrone(&["doctor", "--broker", &broker]);
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(text.contains("appendonly"), "{text}");
+}
+
+/// A run whose daemons were all killed is closed by the report that waits for it, and its rows are rebuilt.
+#[test]
+fn a_run_without_a_living_daemon_is_closed_by_the_report() {
+    let settings = [
+        ("ISOCHRONE_LEASE", "2s"),
+        ("ISOCHRONE_DRAIN", "2s"),
+        ("ISOCHRONE_PARTITIONS", "8"),
+        ("ISOCHRONE_QOS", "1"),
+        ("ISOCHRONE_RATE", "50"),
+    ];
+    let site = Site::start(&[&settings[..], &[("ISOCHRONE_RUN", "dead")]].concat());
+    let plotter = site.daemon("plotter", &[]);
+    let consumers = site.daemons("consumer", 2, &[]);
+    let producers = site.daemons("producer", 2, &[]);
+    let mut all: Vec<_> = producers.into_iter().chain(consumers).chain([plotter]).collect();
+    for daemon in &all {
+        ready(daemon, START);
+    }
+    wait::until("messages to be measured", START, || {
+        let (report, _) = read(&site.isochrone(&["report", "--run", "dead", "--format", "json"]));
+        report["latency_ns"]["response"]["count"].as_u64() > Some(50)
+    });
+    all.iter_mut().for_each(Process::kill);
+
+    let environment = site.environment(&[]);
+    let environment: Vec<_> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let wait_for = |run: &str| {
+        let mut report = command("isochrone", &environment);
+        report.args(["report", "--wait", "--format", "json", "--run", run]);
+        let mut report = Process::start(&format!("report-{run}"), report, site.folder.path());
+        let code = report.exit_code(Duration::from_secs(40));
+        let text = report.stdout();
+        (serde_json::from_str::<Value>(&text).expect("a report"), code)
+    };
+    let (report, code) = wait_for("dead");
+    assert_eq!(
+        (report["state"].as_str(), code),
+        (Some("closed"), 0),
+        "{:#}",
+        report["ledger"]
+    );
+    assert_eq!(report["ledger"]["balanced"], true, "{:#}", report["ledger"]);
+    assert_eq!(report["ledger"]["vanished"], 2);
+
+    // Opened, and left before anybody joined.
+    let fields = [
+        "schema",
+        "1",
+        "partitions",
+        "8",
+        "claim_unit",
+        "topic",
+        "state",
+        "open",
+        "opened_us",
+        "1795312800000000",
+    ];
+    let words = [&["HSET", "isochrone:{still}:run"], &fields[..], &["keep_ms", "3600000"]].concat();
+    let _: u64 = site.redis.command(&words);
+    let (report, code) = wait_for("still");
+    assert_eq!((report["state"].as_str(), code), (Some("closed"), 0));
+}
+
+/// A producer that idles after its schedule has left the run, which closes.
+#[test]
+fn an_idling_producer_keeps_no_run_open() {
+    let site = Site::start(&[("ISOCHRONE_RUN", "idle")]);
+    let _plotter = site.daemon("plotter", &[]);
+    let _consumer = site.daemon("consumer", &[]);
+    let settings = [
+        ("ISOCHRONE_AT_END", "idle"),
+        ("ISOCHRONE_RATE", "50"),
+        ("ISOCHRONE_DURATION", "2s"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    let (report, code) = closed(&site, Some("idle"));
+    assert_whole(&report);
+    assert_eq!((code, ledger(&report, "scheduled")), (0, 100));
+    assert!(producer.runs(), "{}", producer.stderr());
+    producer.signal(Signal::TERM);
+    assert_eq!(producer.exit_code(END), 0);
 }

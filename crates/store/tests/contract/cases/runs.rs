@@ -26,12 +26,12 @@ pub async fn a_run_opens_is_joined_and_closes(store: Arc<dyn Store>) {
     assert_eq!(opened.keep, Duration::from_secs(3600));
     assert_eq!(store.open_run(&request(Some("r"))).await.unwrap(), opened);
 
+    store.enlist(&opened.run, ALICE, Role::Consumer, None).await.unwrap();
     assert!(
         !store.advance_run(&opened.run, RunState::Draining).await.unwrap(),
-        "no producer has enlisted yet"
+        "no producer has enlisted yet, and somebody waits for one"
     );
     store.enlist(&opened.run, PRODUCER, Role::Producer, None).await.unwrap();
-    store.enlist(&opened.run, ALICE, Role::Consumer, None).await.unwrap();
     assert!(
         !store.advance_run(&opened.run, RunState::Closed).await.unwrap(),
         "a producer stands"
@@ -47,6 +47,12 @@ pub async fn a_run_opens_is_joined_and_closes(store: Arc<dyn Store>) {
     let closed = store.run(&opened.run).await.unwrap().unwrap();
     assert_eq!((closed.state, closed.restored), (RunState::Closed, true));
     assert!(closed.closed_at.unwrap() >= closed.opened_at);
+
+    let deserted = store.open_run(&request(Some("deserted"))).await.unwrap().run;
+    assert!(
+        store.advance_run(&deserted, RunState::Draining).await.unwrap(),
+        "nobody is there"
+    );
 
     store.purge(&opened.run).await.unwrap();
     assert!(store.run(&opened.run).await.unwrap().is_none());
