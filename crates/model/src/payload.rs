@@ -122,6 +122,19 @@ impl Payload {
         compile::compile(template, place, size)
     }
 
+    /// Whether the size is enough for this device: its name and the run's are known only now.
+    ///
+    /// # Errors
+    /// [`BadPayload::TooSmall`].
+    pub fn check(&self, device: &DeviceSeed) -> Result<(), BadPayload> {
+        let bytes = |name: &str| {
+            let mut out = Vec::new();
+            self.put_name(name, &mut out);
+            out.len()
+        };
+        compile::check_size(self, bytes(&device.device), bytes(&device.run))
+    }
+
     /// Appends the payload of message `sequence` of a device to `out`. Returns where in `out` the area kept free for the stamp begins
     /// ([`stamp_len`](Self::stamp_len) bytes, a placeholder for now); `None` when the stamp travels in a property.
     pub fn render(&self, device: &DeviceSeed, sequence: u64, out: &mut Vec<u8>) -> Option<usize> {

@@ -264,3 +264,25 @@ fn faults_are_named() {
         "a size of 50 is too small: 85 bytes are needed, 69 of them for the stamp"
     );
 }
+
+/// A size that a device's own name does not fit into is an error before its first message, escapes included.
+#[test]
+fn a_size_too_small_for_the_name_is_said() {
+    let payload = compile(r#"{"device":"{{device}}","run":"{{run}}"}"#, Some("120"));
+    assert_eq!(payload.check(&device("short")), Ok(()));
+    for name in ["a-very-long-name".repeat(2), "\"\\\"\\".repeat(5)] {
+        let (mut out, seed) = (Vec::new(), device(&name));
+        payload.render(&seed, 0, &mut out);
+        let needed = out.len() as u64;
+        assert!(needed > 120, "{needed}");
+        let stamp = Stamp::TEXT_LEN;
+        assert_eq!(
+            payload.check(&seed),
+            Err(BadPayload::TooSmall {
+                size: 120,
+                needed,
+                stamp
+            })
+        );
+    }
+}

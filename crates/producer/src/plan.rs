@@ -159,17 +159,22 @@ impl Maker<'_> {
             domain: self.context.domain,
             producer: self.context.daemon,
         };
+        let seed = DeviceSeed {
+            device: name.as_str().into(),
+            run: run.run.as_str().into(),
+            seed: mix(self.seed, &name),
+        };
+        self.payload.check(&seed).map_err(|cause| Error::Setting {
+            setting: "ISOCHRONE_PAYLOAD_SIZE",
+            cause: format!("device {name} of run {}: {cause}", run.run),
+        })?;
         let publisher = PublisherConfig {
             connection: connection(settings, &all)?,
             topic: topic.as_str().into(),
             qos: settings.qos,
             epoch,
             payload: self.payload.clone(),
-            device: DeviceSeed {
-                device: name.as_str().into(),
-                run: run.run.as_str().into(),
-                seed: mix(self.seed, &name),
-            },
+            device: seed,
             in_flight: settings.in_flight,
         };
         Ok(Planned {

@@ -108,3 +108,26 @@ fn flags_are_settings() {
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("ISOCHRONE_RATE") && text.contains("fast"), "{text}");
 }
+
+/// A size that a device's name does not fit into is one clear line, once names are known.
+#[test]
+fn a_payload_size_below_a_devices_name_is_said() {
+    let name = "a-long-name-".repeat(10);
+    let payload = r#"{"device":"{{device}}"}"#;
+    let arguments = [
+        "--payload",
+        payload,
+        "--payload-size",
+        "150",
+        "--device-name",
+        &name,
+        "--devices",
+        "1",
+    ];
+    let (code, text) = run("isochrone", &arguments, &[]);
+    assert!(code.is_some_and(|code| code != 0), "{text}");
+    assert!(
+        text.contains("ISOCHRONE_PAYLOAD_SIZE") && text.contains(&name),
+        "{text}"
+    );
+}

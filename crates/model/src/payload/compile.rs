@@ -34,7 +34,7 @@ pub fn compile(template: &[u8], place: StampPlace, size: Option<SizeSpec>) -> Re
         size,
         json: object.is_some(),
     };
-    check_size(&payload)?;
+    check_size(&payload, 1, 1)?;
     Ok(payload)
 }
 
@@ -131,12 +131,15 @@ fn add_fill(segments: &mut Vec<Segment>, place: StampPlace, object: Option<&Obje
     }
 }
 
-fn check_size(payload: &Payload) -> Result<(), BadPayload> {
+/// Whether the size holds the shortest message of a device and a run whose names take so many bytes.
+pub fn check_size(payload: &Payload, device: usize, run: usize) -> Result<(), BadPayload> {
     let stamp = payload.stamp_len();
     let shortest = |segment: &Segment| match segment {
         Segment::Literal(bytes) => bytes.len(),
         Segment::Stamp => stamp,
-        Segment::Device | Segment::Run | Segment::Sequence => 1,
+        Segment::Device => device,
+        Segment::Run => run,
+        Segment::Sequence => 1,
         Segment::Random(draw) => draw.shortest(),
         Segment::Fill(_) => 0,
     };
