@@ -210,8 +210,9 @@ impl Receiver<'_> {
     fn disconnected(&mut self, disconnected: &Disconnected) {
         self.slice
             .each_subscribed(self.link, |book| book.adopt(Adoption::Resumed));
-        self.slice.count_connects(self.link, self.now, |connects| {
-            *connects.failed.entry(disconnected.reason.to_owned()).or_default() += 1;
+        let now = self.now;
+        self.slice.count_connects(self.link, now, |connects| {
+            connects.fail(disconnected.reason, now);
         });
     }
 

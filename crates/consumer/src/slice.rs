@@ -175,7 +175,10 @@ impl Slice {
             }
             return false;
         }
-        let claim = Claim::new(claimed, link, now);
+        let mut claim = Claim::new(claimed, link, now);
+        if claimed.left == Left::Died {
+            claim.book.taken_over(self.daemon, now.1);
+        }
         let free = self.claims.iter().position(Option::is_none);
         let index = free.unwrap_or(self.claims.len());
         if free.is_none() {

@@ -2,6 +2,7 @@
 
 use isochrone_model::id::{Partition, Token, Topic};
 
+mod diary;
 mod keeper;
 
 pub use keeper::LeaseKeeper;

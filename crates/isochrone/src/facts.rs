@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use isochrone_model::{
     id::Partition,
-    report::{Event, RunFacts, TopicFacts},
+    report::{RunFacts, TopicFacts},
     slo::Objective,
     time::Reference,
     tracker::Book,
@@ -12,8 +12,10 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error, Store,
-    types::{PartitionSnapshot, Role, RunRecord, RunState},
+    types::{PartitionSnapshot, RunRecord, RunState},
 };
+
+use crate::events::events;
 
 /// What a report is asked for beside the run.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +36,9 @@ pub async fn gather(store: &dyn Store, run: &RunRecord, wanted: &Wanted) -> Resu
         let snapshot = store.snapshot(&run.run, Partition(partition)).await?;
         add_partition(&mut facts, Partition(partition), snapshot)?;
     }
-    facts.events = events(store, run).await?;
+    let roster = store.roster(&run.run).await?;
+    let (notes, omitted) = store.notes(&run.run).await?;
+    facts.events = events(run, &roster, &notes, omitted, &facts);
     Ok(facts)
 }
 
@@ -90,45 +94,6 @@ fn add_sinks(facts: &mut RunFacts, snapshot: &PartitionSnapshot) {
             rows.entry(topic.clone()).or_default().pending += samples;
         }
     }
-}
-
-/// What happened to the run and its daemons.
-async fn events(store: &dyn Store, run: &RunRecord) -> Result<Vec<Event>, Error> {
-    let mut events = vec![Event {
-        at: utc(run.opened_at),
-        what: "opened".to_owned(),
-    }];
-    let roster = store.roster(&run.run).await?;
-    for (role, name) in [
-        (Role::Producer, "producer"),
-        (Role::Consumer, "consumer"),
-        (Role::Plotter, "plotter"),
-    ] {
-        for member in roster.iter().filter(|member| member.role == role && member.vanished) {
-            let what = format!(
-                "{name} {} ({}) vanished without a last word",
-                member.ordinal, member.daemon
-            );
-            events.push(Event {
-                at: String::new(),
-                what,
-            });
-        }
-    }
-    if run.restored {
-        let what = "the store lost more than its last two seconds; figures are incomplete".to_owned();
-        events.push(Event {
-            at: String::new(),
-            what,
-        });
-    }
-    if let Some(at) = run.closed_at {
-        events.push(Event {
-            at: utc(at),
-            what: "closed".to_owned(),
-        });
-    }
-    Ok(events)
 }
 
 /// A point in time as RFC 3339, to the millisecond.

@@ -3,6 +3,7 @@
 mod broker;
 mod cli;
 mod doctor;
+mod events;
 mod facts;
 mod fleet;
 mod live;

@@ -280,7 +280,12 @@ fn trust(out: &mut String, report: &Report) {
     out.push('\n');
     for event in &report.events {
         if event.what != "opened" && event.what != "closed" {
-            let _ = writeln!(out, "event: {} {}", event.at, event.what);
+            let at = event.at.as_deref().unwrap_or("–");
+            let who = event
+                .daemon
+                .as_ref()
+                .map_or_else(String::new, |daemon| format!("{daemon}: "));
+            let _ = writeln!(out, "event: {at}  {who}{}", event.what);
         }
     }
     for objective in &report.slo {

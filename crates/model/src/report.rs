@@ -61,8 +61,10 @@ pub struct TopicFacts {
 /// Something worth telling.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// When, as RFC 3339 or as the caller likes.
-    pub at: String,
+    /// When, as RFC 3339; `None` where it cannot be known.
+    pub at: Option<String>,
+    /// Which daemon or daemons it happened to; `None` for the run.
+    pub daemon: Option<String>,
     /// What.
     pub what: String,
 }

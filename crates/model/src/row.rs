@@ -83,6 +83,29 @@ pub struct Connects {
     pub failed: BTreeMap<String, u64>,
     /// Time of each phase of successful connects, in nanoseconds, summed: `tcp`, `tls`, `connack`, `suback`; with their counts.
     pub phases: BTreeMap<String, PhaseTime>,
+    /// When they failed (at most [`Connects::MAX_TROUBLES`], the last one then goes on); not in sums.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<Trouble>,
+}
+
+/// Failures of connections that followed each other within seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The first.
+    pub first: Reference,
+    /// The last.
+    pub last: Reference,
+    /// How many.
+    pub count: u64,
+}
+
+/// A consumer went on with a topic whose holder had died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Takeover {
+    /// The new holder.
+    pub by: DaemonId,
+    /// When it took the claim.
+    pub at: Reference,
 }
 
 /// Count, sum and maximum of one phase.
@@ -118,6 +141,8 @@ pub struct ReceiptRow {
     pub epochs: BTreeMap<Epoch, EpochReceipt>,
     /// Connection attempts, failures, phases of the consuming side.
     pub connects: Connects,
+    /// Takeovers from dead holders (at most [`ReceiptRow::MAX_TAKEOVERS`], the newest).
+    pub takeovers: Vec<Takeover>,
     /// When this row was taken.
     pub saved_at: Reference,
     /// Set when every epoch of the topic is settled: no row follows.
@@ -150,6 +175,11 @@ pub struct EpochReceipt {
 #[derive(Debug, thiserror::Error)]
 #[error("row is damaged: {0}")]
 pub struct BadRow(#[from] serde_json::Error);
+
+impl Trouble {
+    /// Failures further apart than this are two troubles, in nanoseconds.
+    pub const APART_NS: i64 = 15_000_000_000;
+}
 
 impl SendRow {
     /// How many ranges a row lists before it only counts.
@@ -193,6 +223,9 @@ impl Device {
 }
 
 impl ReceiptRow {
+    /// How many takeovers a row remembers.
+    pub const MAX_TAKEOVERS: usize = 16;
+
     /// As JSON.
     pub fn encode(&self) -> Vec<u8> {
         json(self)
@@ -205,6 +238,26 @@ impl ReceiptRow {
 }
 
 impl Connects {
+    /// How many troubles are told apart.
+    pub const MAX_TROUBLES: usize = 8;
+
+    /// An attempt failed, or a connection ended badly.
+    pub fn fail(&mut self, reason: &str, at: Reference) {
+        *self.failed.entry(reason.to_owned()).or_default() += 1;
+        let full = self.troubles.len() >= Connects::MAX_TROUBLES;
+        match self.troubles.last_mut() {
+            Some(trouble) if full || at.since_ns(trouble.last) < Trouble::APART_NS => {
+                trouble.last = trouble.last.max(at);
+                trouble.count += 1;
+            }
+            _ => self.troubles.push(Trouble {
+                first: at,
+                last: at,
+                count: 1,
+            }),
+        }
+    }
+
     /// Adds other connections.
     pub fn add(&mut self, other: &Connects) {
         self.attempts += other.attempts;

@@ -14,8 +14,8 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     entry::{Missing, MissingKind},
-    id::Epoch,
-    row::{Connects, ReceiptRow, SendRow},
+    id::{DaemonId, Epoch},
+    row::{Connects, ReceiptRow, SendRow, Takeover},
     time::Reference,
     tracker::{
         point::Point,
@@ -112,6 +112,15 @@ impl Book {
     /// The row's connections, for the consumer to count in.
     pub fn connects_mut(&mut self) -> &mut Connects {
         &mut self.row.connects
+    }
+
+    /// This consumer goes on where a holder died.
+    pub fn taken_over(&mut self, by: DaemonId, at: Reference) {
+        let takeovers = &mut self.row.takeovers;
+        if takeovers.len() >= ReceiptRow::MAX_TAKEOVERS {
+            takeovers.remove(0);
+        }
+        takeovers.push(Takeover { by, at });
     }
 
     /// An epoch that belongs to this response topic. Repeating is harmless.

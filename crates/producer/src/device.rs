@@ -260,7 +260,7 @@ impl Emulated {
             return (Wants::default(), Poll::Pending);
         };
         let closed = publisher.poll(context, events).is_ready();
-        let mut wants = self.apply(events, None);
+        let mut wants = self.apply(events, moment, false);
         if closed {
             self.end();
             wants.ended = true;
@@ -325,7 +325,7 @@ impl Emulated {
     fn flush(&mut self, moment: Moment, events: &mut Vec<PublishEvent>, wants: &mut Wants) {
         let Some(publisher) = &mut self.publisher else { return };
         publisher.flush(events);
-        let applied = self.apply(events, Some(moment.now));
+        let applied = self.apply(events, moment, true);
         wants.first_connected |= applied.first_connected;
         wants.trouble = applied.trouble.or(wants.trouble.take());
         // What the socket did not take is the poll's to write; and a device without a rate always has more.
@@ -454,7 +454,7 @@ impl Emulated {
     }
 
     /// Counts what happened. `just_offered`: the events come from the write that directly followed the offering.
-    fn apply(&mut self, events: &mut Vec<PublishEvent>, just_offered: Option<Monotonic>) -> Wants {
+    fn apply(&mut self, events: &mut Vec<PublishEvent>, moment: Moment, just_offered: bool) -> Wants {
         let mut wants = Wants::default();
         for event in events.drain(..) {
             match event {
@@ -467,7 +467,7 @@ impl Emulated {
                     let Some(place) = self.queue.pop_front() else { continue };
                     self.offered = self.offered.saturating_sub(1);
                     // Nothing of theirs lay between: the whole way to the socket was ours. Else ours ended when it was ready.
-                    let ready = if just_offered == Some(place.ready) {
+                    let ready = if just_offered && moment.now == place.ready {
                         sent_monotonic
                     } else {
                         place.ready
@@ -506,7 +506,8 @@ impl Emulated {
                     self.ever_connected = true;
                 }
                 PublishEvent::Disconnected(disconnected) => {
-                    self.account.disconnected(&disconnected, self.connected);
+                    self.account
+                        .disconnected(&disconnected, self.connected, moment.offset.at(moment.now));
                     self.connected = false;
                     wants.trouble = Some(Box::new(disconnected));
                 }

@@ -169,11 +169,11 @@ impl Account {
     }
 
     /// An attempt failed, or (`was_up`) a connection ended.
-    pub fn disconnected(&mut self, disconnected: &Disconnected, was_up: bool) {
+    pub fn disconnected(&mut self, disconnected: &Disconnected, was_up: bool, at: Reference) {
         self.changed = true;
         let connects = &mut self.row.connects;
         connects.attempts += u64::from(!was_up);
-        *connects.failed.entry(disconnected.reason.to_owned()).or_default() += 1;
+        connects.fail(disconnected.reason, at);
     }
 
     /// The last word: `unanswered` are the sequences sent that the broker never answered, in order.

@@ -11,7 +11,7 @@ use isochrone_model::{
 use crate::{
     Error,
     types::{
-        Change, Claimed, Cursor, DeviceState, Entry, EntryId, FlushAnswer, Left, Member, NewCut, OpenRun,
+        Change, Claimed, Cursor, DeviceState, Entry, EntryId, FlushAnswer, Left, Member, NewCut, Note, OpenRun,
         PartitionSnapshot, PlotterClaim, ReceiptFlush, Renewal, Role, RunRecord, RunState, SendFlush, TopicState,
     },
 };
@@ -35,6 +35,10 @@ pub trait Registry: Send + Sync {
     async fn advance_run(&self, run: &RunName, to: RunState) -> Result<bool, Error>;
     /// Marks a run as rolled back.
     async fn mark_restored(&self, run: &RunName) -> Result<(), Error>;
+    /// Keeps what a daemon saw; a repeat changes nothing. Beyond [`Note::MOST`] notes are only counted.
+    async fn note(&self, run: &RunName, note: &Note) -> Result<(), Error>;
+    /// All notes of a run, and how many more were only counted.
+    async fn notes(&self, run: &RunName) -> Result<(Vec<Note>, u64), Error>;
     /// Deletes every key of a run.
     async fn purge(&self, run: &RunName) -> Result<(), Error>;
 

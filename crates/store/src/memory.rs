@@ -19,7 +19,9 @@ use crate::{
     announce::Announcements,
     partition::Partition,
     run::{Run, name_at},
-    types::{Change, Claimed, DeviceState, Left, Member, OpenRun, Renewal, Role, RunRecord, RunState, TopicState},
+    types::{
+        Change, Claimed, DeviceState, Left, Member, Note, OpenRun, Renewal, Role, RunRecord, RunState, TopicState,
+    },
 };
 
 /// Keeps everything in this process; what it promises is [`crate::contract`], its clock is the reference clock.
@@ -171,6 +173,14 @@ impl Registry for MemoryStore {
 
     async fn mark_restored(&self, run: &RunName) -> Result<(), Error> {
         self.in_run(run, |run, _| run.record.restored = true)
+    }
+
+    async fn note(&self, run: &RunName, note: &Note) -> Result<(), Error> {
+        self.in_run(run, |run, _| run.note(note))
+    }
+
+    async fn notes(&self, run: &RunName) -> Result<(Vec<Note>, u64), Error> {
+        self.in_run(run, |run, _| run.notes())
     }
 
     async fn purge(&self, run: &RunName) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! A run and its roster as a pure state machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use isochrone_model::{
     id::{DaemonId, RunName},
@@ -10,7 +10,7 @@ use isochrone_model::{
 use crate::{
     Error,
     partition::following,
-    types::{Member, OpenRun, Pins, Role, RunRecord, RunState},
+    types::{Member, Note, OpenRun, Pins, Role, RunRecord, RunState},
 };
 
 /// A run's record and its members.
@@ -18,6 +18,9 @@ use crate::{
 pub struct Run {
     pub(crate) record: RunRecord,
     members: BTreeMap<DaemonId, Member>,
+    notes: BTreeMap<String, Note>,
+    /// Notes that were only counted.
+    omitted: u64,
 }
 
 impl Run {
@@ -35,6 +38,8 @@ impl Run {
         Run {
             record,
             members: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            omitted: 0,
         }
     }
 
@@ -118,6 +123,21 @@ impl Run {
             }
             None => false,
         }
+    }
+
+    /// Keeps what a daemon saw.
+    pub fn note(&mut self, note: &Note) {
+        let full = self.notes.len() >= Note::MOST;
+        match self.notes.entry(note.key()) {
+            Entry::Occupied(_) => {}
+            Entry::Vacant(_) if full => self.omitted += 1,
+            Entry::Vacant(place) => drop(place.insert(note.clone())),
+        }
+    }
+
+    /// All notes, and how many were only counted.
+    pub fn notes(&self) -> (Vec<Note>, u64) {
+        (self.notes.values().cloned().collect(), self.omitted)
     }
 
     /// All members.

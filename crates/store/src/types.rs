@@ -95,6 +95,48 @@ pub struct Member {
     pub vanished: bool,
 }
 
+/// Something a daemon saw happen, for the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Whom it is about.
+    pub daemon: DaemonId,
+    /// What happened.
+    pub what: NoteKind,
+    /// When it began.
+    pub at: Reference,
+    /// How long it lasted, in nanoseconds; zero for what is over at once.
+    pub lasted_ns: u64,
+}
+
+/// What a [`Note`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// It was found dead by others.
+    Dead,
+    /// It was away from its work: stopped, or without a processor.
+    Away,
+    /// The store did not answer it.
+    StoreAway,
+    /// Another life of the store's server answers it.
+    NewServer,
+    /// The reference clock jumped, or another node tells it.
+    NewEra,
+}
+
+impl Note {
+    /// How many notes of a run are kept; the rest is counted.
+    pub const MOST: usize = 1_000;
+
+    /// The same for two accounts of the same thing.
+    pub(crate) fn key(&self) -> String {
+        match self.what {
+            NoteKind::Dead => format!("{} dead", self.daemon),
+            what => format!("{} {what:?} {}", self.daemon, self.at.0),
+        }
+    }
+}
+
 /// Where a response topic stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

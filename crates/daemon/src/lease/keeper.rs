@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::LeaseEvent;
+use super::{LeaseEvent, diary::Diary};
 use crate::{Context, clock::SystemClock};
 
 /// Events on their way to the holder. `Held` ones that find no room are dropped, for the next renewal repeats them; the
@@ -27,6 +27,8 @@ use crate::{Context, clock::SystemClock};
 const EVENTS: usize = 256;
 /// A renewal unanswered for this long has failed.
 const ANSWER: Duration = Duration::from_millis(500);
+/// How often it is seen whether the daemon was away.
+const VIGIL: Duration = Duration::from_millis(500);
 
 /// Keeps one daemon's leases in one run. Ends when dropped, or when closed.
 #[derive(Debug)]
@@ -71,6 +73,7 @@ struct Task {
     waiting: VecDeque<LeaseEvent>,
     away: bool,
     roster_lost: bool,
+    diary: Diary,
 }
 
 impl LeaseKeeper {
@@ -95,6 +98,7 @@ impl LeaseKeeper {
             waiting: VecDeque::new(),
             away: false,
             roster_lost: false,
+            diary: Diary::new(context.daemon),
         };
         context.tasks.spawn_job("lease keeper", task.run());
         (Arc::new(LeaseKeeper { shared }), receiver)
@@ -175,14 +179,21 @@ impl Task {
         let mut known_life = life.borrow_and_update().clone();
         let mut next = Instant::now() + shared.lease / 3;
         loop {
+            let wake = next.min(Instant::now() + VIGIL);
             tokio::select! {
-                () = sleep_until(next) => {}
+                () = sleep_until(wake) => {
+                    self.diary.woke(wake.elapsed(), &shared.clock);
+                    if Instant::now() < next {
+                        continue;
+                    }
+                }
                 () = shared.nudge.notified() => {}
-                _ = closed.wait_for(|closed| *closed) => return,
+                _ = closed.wait_for(|closed| *closed) => break,
                 changed = life.changed() => {
                     let is = life.borrow_and_update().clone();
                     // The first life heard of is no change.
                     if changed.is_ok() && known_life.is_some() && known_life != is {
+                        self.diary.new_server(shared.clock.reference());
                         self.tell(LeaseEvent::NewServerLife);
                     }
                     known_life = is;
@@ -191,7 +202,11 @@ impl Task {
             let begun = Instant::now();
             let answered = self.renew().await;
             next = begun + if answered { shared.lease / 3 } else { shared.lease / 6 };
+            if answered {
+                self.diary.deliver(&*self.store, &self.run).await;
+            }
         }
+        self.diary.deliver(&*self.store, &self.run).await;
     }
 
     /// One renewal of everything; false when the store did not answer it.
@@ -213,6 +228,7 @@ impl Task {
             Err(error) => {
                 if !self.away {
                     self.away = true;
+                    self.diary.store_away(self.shared.clock.reference());
                     tracing::warn!(run = %self.run, %error, "failed to renew leases; trying again");
                     self.tell(LeaseEvent::Away);
                 }
@@ -229,6 +245,7 @@ impl Task {
     fn renewed(&mut self, roster: bool, renewals: Vec<Renewal>, asked_at: Monotonic) {
         if self.away {
             self.away = false;
+            self.diary.store_back();
             tracing::info!(run = %self.run, "leases are renewed again");
             self.tell(LeaseEvent::Back);
         }

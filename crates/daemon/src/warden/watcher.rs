@@ -9,7 +9,7 @@ use isochrone_model::{
 use isochrone_store::{
     Error,
     lease::Observer,
-    types::{Member, RunRecord},
+    types::{Member, Note, NoteKind, RunRecord},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -82,7 +82,7 @@ impl Watcher {
         }
         // A lost answer is no matter: the row is seen again, or is gone.
         if let Ok(true) = answer(ANSWER, self.context.store.evict(&self.run, partition, daemon, counter)).await {
-            self.tell(daemon, "is dead; what it held is free");
+            self.tell(daemon, "is dead; what it held is free").await;
             tracing::debug!(run = %self.run, %daemon, %partition, "evicted");
         }
     }
@@ -92,13 +92,23 @@ impl Watcher {
             return;
         }
         if let Ok(true) = answer(ANSWER, self.context.store.expel(&self.run, daemon, counter)).await {
-            self.tell(daemon, "is dead; it leaves the roster");
+            self.tell(daemon, "is dead; it leaves the roster").await;
         }
     }
 
-    fn tell(&mut self, daemon: DaemonId, what: &str) {
-        if self.told.insert(daemon) {
-            tracing::warn!(run = %self.run, %daemon, "a daemon of this run {what}");
+    async fn tell(&mut self, daemon: DaemonId, what: &str) {
+        if !self.told.insert(daemon) {
+            return;
+        }
+        tracing::warn!(run = %self.run, %daemon, "a daemon of this run {what}");
+        let note = Note {
+            daemon,
+            what: NoteKind::Dead,
+            at: self.context.clock.reference(),
+            lasted_ns: 0,
+        };
+        if let Err(error) = answer(ANSWER, self.context.store.note(&self.run, &note)).await {
+            tracing::warn!(run = %self.run, %daemon, "failed to keep for the report when it was found dead: {error}");
         }
     }
 }

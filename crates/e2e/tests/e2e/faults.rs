@@ -29,6 +29,16 @@ fn invalid_seconds(report: &Value) -> u64 {
         .sum()
 }
 
+/// The report tells of it, with its time and the daemon.
+fn assert_told(report: &Value, daemon: &str, what: &str) {
+    let events = report["events"].as_array().expect("events");
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let told = events.iter().any(|event| {
+        text(event, "what").contains(what) && text(event, "daemon").contains(daemon) && text(event, "at").ends_with('Z')
+    });
+    assert!(told, "no {what:?} of {daemon:?} in {events:#?}");
+}
+
 /// A consumer killed with `-9`: its topic is taken over, what it had not stored is `unrecorded`, nothing is unequal.
 #[test]
 fn a_killed_consumer_leaves_unrecorded_at_most() {
@@ -64,6 +74,11 @@ fn a_killed_consumer_leaves_unrecorded_at_most() {
         "{:#}",
         report["ledger"]
     );
+    assert_told(&report, "consumer", "vanished without a last word");
+    assert_told(&report, "consumer", "took over 1 response topics");
+    let text = site.isochrone(&["report", "--run", "killed"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("took over 1 response topics"), "{text}");
 }
 
 /// A consumer killed while acknowledgements wait for the store: nothing is missing.
@@ -138,6 +153,9 @@ fn redis_may_be_away() {
     assert_eq!(code, 0, "{:#}", report["ledger"]);
     assert_whole(&report);
     assert_eq!(ledger(&report, "unique"), 1_800);
+    for daemon in ["producer 0", "consumer", "plotter 0"] {
+        assert_told(&report, daemon, "Redis did not answer");
+    }
     let claimed = |consumer: &isochrone_e2e::process::Process| consumer.stderr().matches("claimed a topic").count();
     assert_eq!(
         consumers.iter().map(claimed).sum::<usize>(),
@@ -171,6 +189,9 @@ fn the_broker_may_restart() {
     );
     assert_eq!(ledger(&report, "scheduled"), 1_000);
     assert_eq!(ledger(&report, "lost"), 0, "{:#}", report["ledger"]);
+    for daemon in ["producer 0", "consumers"] {
+        assert_told(&report, daemon, "connections to the broker failed or ended");
+    }
 }
 
 /// A stopped consumer, then a stopped producer: their seconds are not valid. A stopped broker: its seconds are.
@@ -199,6 +220,9 @@ fn the_verdict_has_teeth() {
         assert_whole(&report);
         let max = report["latency_ns"]["response"]["max"].as_i64().expect("max");
         assert!(max > 1_500_000_000, "{victim}: response shows the stall: {max}");
+        if !valid {
+            assert_told(&report, victim, "was away from its work");
+        }
         let invalid = invalid_seconds(&report);
         assert_eq!(invalid == 0, valid, "{victim}: {:#}", report["seconds"]);
         assert!(valid || invalid >= 2, "{victim}: {:#}", report["seconds"]);
@@ -265,6 +289,9 @@ fn a_run_without_a_living_daemon_is_closed_by_the_report() {
     );
     assert_eq!(report["ledger"]["balanced"], true, "{:#}", report["ledger"]);
     assert_eq!(report["ledger"]["vanished"], 2);
+    for daemon in ["producer 0", "producer 1", "consumer 0", "consumer 1", "plotter 0"] {
+        assert_told(&report, daemon, "vanished without a last word");
+    }
 
     // Opened, and left before anybody joined.
     let fields = [

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     entry::{MissingKind, get_byte, get_fixed, get_list, get_missing, get_range, put_missing, put_range},
-    id::Epoch,
+    id::{DaemonId, Epoch},
     range::SeqRange,
-    row::{Connects, ReceiptRow},
+    row::{Connects, ReceiptRow, Takeover},
     time::Reference,
     tracker::{
         BadBook, Book,
@@ -38,6 +38,11 @@ pub fn save(book: &Book) -> Vec<u8> {
         put_bytes(&mut out, b"");
     } else {
         put_bytes(&mut out, &serde_json::to_vec(&row.connects).unwrap_or_default());
+    }
+    put_u64(&mut out, row.takeovers.len() as u64);
+    for takeover in &row.takeovers {
+        out.extend_from_slice(&takeover.by.0.to_le_bytes());
+        put_i64(&mut out, takeover.at.0);
     }
     let base = row.saved_at.0;
     put_window(&mut out, book.window, base);
@@ -78,6 +83,12 @@ fn get_book(input: &mut &[u8]) -> Option<Book> {
     if !connects.is_empty() {
         row.connects = serde_json::from_slice(connects).ok()?;
     }
+    row.takeovers = get_list(input, |input| {
+        Some(Takeover {
+            by: DaemonId(u64::from_le_bytes(get_fixed(input)?)),
+            at: Reference(get_i64(input)?),
+        })
+    })?;
     let base = row.saved_at.0;
     let window = get_window(input, base)?;
     let tracks = get_list(input, |input| get_track(input, base))?;

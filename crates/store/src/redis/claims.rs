@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     Error, Registry,
-    types::{Change, Claimed, DeviceState, Left, Member, OpenRun, Renewal, Role, RunRecord, RunState, TopicState},
+    types::{
+        Change, Claimed, DeviceState, Left, Member, Note, OpenRun, Renewal, Role, RunRecord, RunState, TopicState,
+    },
 };
 
 #[async_trait]
@@ -38,6 +40,14 @@ impl Registry for RedisStore {
 
     async fn mark_restored(&self, run: &RunName) -> Result<(), Error> {
         self.set_restored(run).await
+    }
+
+    async fn note(&self, run: &RunName, note: &Note) -> Result<(), Error> {
+        self.add_note(run, note).await
+    }
+
+    async fn notes(&self, run: &RunName) -> Result<(Vec<Note>, u64), Error> {
+        self.all_notes(run).await
     }
 
     async fn purge(&self, run: &RunName) -> Result<(), Error> {

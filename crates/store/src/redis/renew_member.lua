@@ -4,5 +4,5 @@ local role, ordinal, counter, standing =
 if standing ~= 'standing' then return 0 end
 counter = text(following(tonumber(counter)))
 call('HSET', at('roster'), ARGV[4], role .. ' ' .. ordinal .. ' ' .. counter .. ' standing')
-touch('run', 'roster')
+touch('run', 'roster', 'notes')
 return 1

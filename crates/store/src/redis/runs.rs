@@ -11,13 +11,13 @@ use redis::Value;
 use super::{
     RedisStore,
     reply::{corrupt, daemon, parse, read, reference_us, words},
-    scripts::{ADVANCE_RUN, Call, ENLIST, INDEX, LEAVE, MARK_RESTORED, NAME, OPEN, PURGE},
+    scripts::{ADVANCE_RUN, Call, ENLIST, INDEX, LEAVE, MARK_RESTORED, NAME, NOTE, OPEN, PURGE},
     unknown,
 };
 use crate::{
     Error,
     run::name_at,
-    types::{Member, OpenRun, Pins, Role, RunRecord, RunState},
+    types::{Member, Note, OpenRun, Pins, Role, RunRecord, RunState},
 };
 
 const INDEX_PREFIX: &str = "isochrone:{runs}:";
@@ -151,6 +151,33 @@ impl RedisStore {
             .ok_or_else(|| unknown(run))
     }
 
+    pub(super) async fn add_note(&self, run: &RunName, note: &Note) -> Result<(), Error> {
+        let json = serde_json::to_string(note).map_err(|error| corrupt("notes", error))?;
+        let fill = |call: Call| call.arg(note.key()).arg(json).arg(Note::MOST);
+        let answer = self.in_run(run, &NOTE, fill).await?;
+        read::<Option<bool>>("notes", answer)?
+            .map(drop)
+            .ok_or_else(|| unknown(run))
+    }
+
+    pub(super) async fn all_notes(&self, run: &RunName) -> Result<(Vec<Note>, u64), Error> {
+        let place = self.run_place(run, self.known(run).await?.keep_ms);
+        let answer = self
+            .connection
+            .call(Call::plain("HGETALL", &place.key("notes")))
+            .await?;
+        let fields: Vec<(String, String)> = read("notes", answer)?;
+        let (mut notes, mut omitted) = (Vec::new(), 0);
+        for (key, value) in fields {
+            if key == "omitted" {
+                omitted = parse("notes", &value)?;
+            } else {
+                notes.push(serde_json::from_str(&value).map_err(|error| corrupt("notes", error))?);
+            }
+        }
+        Ok((notes, omitted))
+    }
+
     pub(super) async fn delete(&self, run: &RunName) -> Result<(), Error> {
         let record = self.record(run).await?;
         if let Some(record) = &record {
@@ -163,6 +190,7 @@ impl RedisStore {
         let place = self.run_place(run, 0);
         let keys = Call::plain("UNLINK", &place.key("roster"))
             .arg(place.key("clock"))
+            .arg(place.key("notes"))
             .arg(place.key("run"));
         self.connection.call(keys).await?;
         let list = Call::plain("ZREM", &format!("{INDEX_PREFIX}index")).arg(run.as_str());

@@ -63,6 +63,7 @@ contract! {
     leases::eviction_compares_the_counter
     leases::a_row_made_again_has_another_counter
     leases::a_row_goes_when_nothing_is_held
+    runs::notes_are_kept_once
     samples::a_flush_is_stored_once
     samples::a_total_ahead_counts_as_dropped
     samples::a_lost_token_fences_only_its_topic

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use isochrone_model::id::{DaemonId, RunName};
+use isochrone_model::{
+    id::{DaemonId, RunName},
+    time::Reference,
+};
 use isochrone_store::{
     Error, Store,
-    types::{Change, Role, RunState},
+    types::{Change, Note, NoteKind, Role, RunState},
 };
 
 use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, device, request, run, until};
@@ -260,4 +263,42 @@ pub async fn the_clock_goes_on(store: Arc<dyn Store>) {
     store.open_run(&request(Some("r"))).await.unwrap();
     let (of_run, _) = store.read(Some(&run("r"))).await.unwrap();
     assert!((of_run.since_ns(second)).abs() < 60_000_000_000);
+}
+
+pub async fn notes_are_kept_once(store: Arc<dyn Store>) {
+    let run = store.open_run(&request(Some("r"))).await.unwrap().run;
+    let note = |daemon, what, at| Note {
+        daemon,
+        what,
+        at: Reference(at),
+        lasted_ns: 5,
+    };
+    let kept = [
+        note(ALICE, NoteKind::Away, 1_795_312_800_000_000_001),
+        note(ALICE, NoteKind::Away, 1_795_312_800_000_000_002),
+        note(ALICE, NoteKind::StoreAway, 1_795_312_800_000_000_002),
+        note(BOB, NoteKind::Dead, 7),
+    ];
+    for _ in 0..2 {
+        for note in &kept {
+            store.note(&run, note).await.unwrap();
+        }
+    }
+    store.note(&run, &note(BOB, NoteKind::Dead, 8)).await.unwrap();
+    let (mut notes, omitted) = store.notes(&run).await.unwrap();
+    notes.sort_by_key(|note| (note.daemon, note.at, note.what));
+    assert_eq!(
+        (notes, omitted),
+        (kept.to_vec(), 0),
+        "the dead are found once, whoever finds them"
+    );
+
+    for at in 0..Note::MOST as i64 {
+        store.note(&run, &note(BOB, NoteKind::Away, at)).await.unwrap();
+    }
+    let (notes, omitted) = store.notes(&run).await.unwrap();
+    assert_eq!((notes.len(), omitted), (Note::MOST, 4));
+    store.purge(&run).await.unwrap();
+    store.open_run(&request(Some("r"))).await.unwrap();
+    assert_eq!(store.notes(&run).await.unwrap(), (vec![], 0));
 }
