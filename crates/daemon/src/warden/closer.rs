@@ -1,5 +1,5 @@
-//! Moves a run on: open → draining when every producer has ended or vanished (one that idles has ended), → closed when every topic is closed and
-//! nothing waits for a plotter that lives. Settles on the way what nobody claims.
+//! Moves a run on: open → draining when every producer has ended or vanished (one that idles has ended), → closed when
+//! every topic is closed and nothing waits for a plotter that lives. Settles on the way what nobody claims.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
