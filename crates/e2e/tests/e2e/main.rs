@@ -5,6 +5,7 @@
 
 mod all_in_one;
 mod daemons;
+mod elasticsearch;
 mod faults;
 mod ledger;
 mod prometheus;
