@@ -4,12 +4,18 @@ use std::{
     collections::VecDeque,
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
 
 use flate2::read::GzDecoder;
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use serde_json::{Value, json};
 
 use crate::wait;
@@ -236,6 +242,51 @@ fn answer(request: &Message, server: u16, state: &Mutex<State>) -> Option<Messag
                 begun.elapsed() >= time
             });
             exchange(server, request)
+        }
+    }
+}
+
+/// Speaks TLS and hands requests on to a local port that does not.
+#[derive(Debug)]
+pub struct TlsFront {
+    /// Where it listens.
+    pub port: u16,
+}
+
+impl TlsFront {
+    /// With `<stem>.pem` and `<stem>.key` of a folder.
+    pub fn start(server: u16, folder: &Path, stem: &str) -> TlsFront {
+        let read = |end: &str| folder.join(format!("{stem}.{end}"));
+        let certificates = CertificateDer::pem_file_iter(read("pem")).expect("certificate file");
+        let chain = certificates.map(|certificate| certificate.expect("certificate"));
+        let key = PrivateKeyDer::from_pem_file(read("key")).expect("key file");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("protocol versions")
+            .with_no_client_auth()
+            .with_single_cert(chain.collect(), key)
+            .expect("a certificate and its key");
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for TLS");
+        let port = listener.local_addr().expect("address").port();
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let connection = ServerConnection::new(Arc::clone(&config)).expect("TLS");
+                thread::spawn(move || serve_tls(StreamOwned::new(connection, client), server));
+            }
+        });
+        TlsFront { port }
+    }
+}
+
+fn serve_tls(stream: StreamOwned<ServerConnection, TcpStream>, server: u16) {
+    let mut stream = BufReader::new(stream);
+    while let Some(request) = Message::read(&mut stream) {
+        let Some(answer) = exchange(server, &request) else {
+            return;
+        };
+        if answer.write(stream.get_mut()).is_err() {
+            return;
         }
     }
 }

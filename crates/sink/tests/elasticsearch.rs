@@ -9,13 +9,14 @@ mod support;
 use std::{sync::atomic::Ordering, time::Duration};
 
 use isochrone_e2e::{
-    http::{Deed, HttpProxy, lines},
+    certs::Authority,
+    http::{Deed, HttpProxy, TlsFront, lines},
     servers::Elasticsearch,
 };
 use isochrone_model::thinning::Thinning;
 use isochrone_sink::{
     Departure,
-    elasticsearch::{Config, Login},
+    elasticsearch::{Access, Config, Login},
 };
 use serde_json::{Value, json};
 use support::{DAY, Work, access, config};
@@ -28,6 +29,7 @@ async fn every_document_exactly_once() {
     faults_delay_and_double_nothing(&server).await;
     a_successor_writes_the_same(&server).await;
     days_have_their_own_indices(&server).await;
+    tls_is_verified(&server).await;
     thinning_is_counted(&server).await;
     poison_is_set_aside_alone(&server).await;
     a_read_only_index_is_waited_for(&server).await;
@@ -291,7 +293,7 @@ async fn what_people_can_mend_is_waited_for() {
     proxy.answer_others(Some((401, refused("security_exception"))));
     let login = Login::Basic("user".to_owned(), "secret-012345".to_owned());
     let config = Config {
-        access: isochrone_sink::elasticsearch::Access {
+        access: Access {
             login,
             ..access(&proxy.url())
         },
@@ -315,6 +317,33 @@ async fn what_people_can_mend_is_waited_for() {
         server.count("isochrone-samples-*", &json!({"term": {"run": "rights"}})),
         10
     );
+    work.depart(Departure::Moved);
+    work.close().await;
+}
+
+/// The certificate is verified, against a private authority where one is set; a wrong one is said with its setting.
+async fn tls_is_verified(server: &Elasticsearch) {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["right", "wrong"] {
+        let authority = Authority::new(name);
+        authority.write(&folder.path().join(format!("{name}-ca.pem")));
+        if name == "right" {
+            authority.server(folder.path(), "server", "localhost", false);
+        }
+    }
+    let front = TlsFront::start(server.port, folder.path(), "server");
+    let url = format!("https://localhost:{}", front.port);
+    let with_ca = |name: &str| Access {
+        ca: Some(std::fs::read(folder.path().join(format!("{name}-ca.pem"))).unwrap()),
+        ..access(&url)
+    };
+    let mut work = Work::start(config(with_ca("right")), "tls");
+    work.offer(1..=2, 10);
+    assert_eq!(work.passed(2).await.exported, 20);
+    work.close().await;
+    let work = Work::start(config(with_ca("wrong")), "tls");
+    work.offer(3..=3, 10);
+    work.said_soon("ISOCHRONE_ELASTICSEARCH_CA").await;
     work.depart(Departure::Moved);
     work.close().await;
 }

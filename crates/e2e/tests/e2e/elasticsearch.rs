@@ -41,7 +41,7 @@ fn end(producers: &mut [Process]) {
 fn of_sink(report: &Value, name: &str) -> u64 {
     report["ledger"][name]["elasticsearch"]
         .as_u64()
-        .unwrap_or_else(|| panic!("no number ledger.{name}.elasticsearch in {:#}", report["ledger"]))
+        .expect("a number of this sink")
 }
 
 /// Raw documents are the unique samples exactly, windows of both kinds add up to the same, and so says the ledger.

@@ -136,8 +136,8 @@ impl Work {
         for _ in 0..cuts {
             let passed = timeout(SOON, self.passed.recv()).await;
             let passed = passed
-                .unwrap_or_else(|_| panic!("passes in time; it said:\n{}", self.said()))
-                .unwrap();
+                .unwrap_or_else(|_| self.is_late("a cut"))
+                .expect("the runner lives");
             assert!(passed.cut.number > last, "in order");
             last = passed.cut.number;
             let samples: u64 = passed.cut.samples.values().sum();
@@ -175,9 +175,12 @@ impl Work {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(SOON, wait)
-            .await
-            .unwrap_or_else(|_| panic!("waited for {what}; it said:\n{}", self.said()));
+        timeout(SOON, wait).await.unwrap_or_else(|_| self.is_late(what));
+    }
+
+    #[expect(clippy::panic, reason = "a helper of tests fails the test")]
+    fn is_late(&self, what: &str) -> ! {
+        panic!("waited in vain for {what}; it said:\n{}", self.said())
     }
 
     /// Its log.
