@@ -256,6 +256,56 @@ fn consumers_and_plotters_say_what_is_valid() {
     assert_eq!(slo("p99<50ms, loss<0.01%"), "");
 }
 
+/// Who we are at Elasticsearch, and where that is, go together; no secret is told.
+#[test]
+fn elasticsearch_settings_go_together() {
+    const URL: (&str, &str) = ("ISOCHRONE_ELASTICSEARCH_URL", "http://localhost:9200");
+    const USER: (&str, &str) = ("ISOCHRONE_ELASTICSEARCH_USERNAME", "elastic");
+    const PASSWORD: (&str, &str) = ("ISOCHRONE_ELASTICSEARCH_PASSWORD", "012345");
+    const KEY: (&str, &str) = ("ISOCHRONE_ELASTICSEARCH_API_KEY", "a2V5");
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (&[URL], ""),
+        (&[URL, USER, PASSWORD], ""),
+        (&[URL, KEY, ("ISOCHRONE_ELASTICSEARCH_SAMPLES", "1/10")], ""),
+        (&[URL, USER], "ISOCHRONE_ELASTICSEARCH_PASSWORD is not set"),
+        (&[URL, PASSWORD], "ISOCHRONE_ELASTICSEARCH_USERNAME is not set"),
+        (&[URL, USER, PASSWORD, KEY], "are both set: must be one of them"),
+        (&[KEY], "ISOCHRONE_ELASTICSEARCH_URL is not set"),
+        (
+            &[URL, ("ISOCHRONE_ELASTICSEARCH_CA", "/dev/null")],
+            "must begin with https://",
+        ),
+        (
+            &[URL, ("ISOCHRONE_ELASTICSEARCH_SAMPLES", "10%")],
+            "must be all, off or a share such as 1/10",
+        ),
+        (
+            &[URL, ("ISOCHRONE_ELASTICSEARCH_RETENTION", "36h")],
+            "must be whole days",
+        ),
+        (
+            &[("ISOCHRONE_ELASTICSEARCH_URL", "http://elastic:012345@localhost")],
+            "must be a URL such as http://localhost:9200",
+        ),
+        (
+            &[("ISOCHRONE_ELASTICSEARCH_URL", "localhost:9200")],
+            "must be a URL such as http://localhost:9200",
+        ),
+        (
+            &[URL, ("ISOCHRONE_ELASTICSEARCH_API_KEY", "012345 \n")],
+            "must be an encoded API key",
+        ),
+    ];
+    for (variables, expected) in cases {
+        let said = lines::<PlotterSettings>(variables).join("\n");
+        assert!(
+            said.contains(expected) && expected.is_empty() == said.is_empty(),
+            "{variables:?}: {said}"
+        );
+        assert!(!said.contains("012345"), "{variables:?}: {said}");
+    }
+}
+
 /// Ten wrong variables at once give ten lines, each with the full name and what would be valid.
 #[test]
 fn all_problems_are_told_at_once() {

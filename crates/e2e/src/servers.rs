@@ -1,5 +1,7 @@
 //! The real servers, each on a free loopback port with its files in a temporary folder.
 
+mod elasticsearch;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -9,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+pub use elasticsearch::Elasticsearch;
 use tempfile::TempDir;
 
 use crate::{process::Process, wait};

@@ -15,6 +15,7 @@ pub mod schedule;
 pub mod slo;
 pub mod stamp;
 pub mod template;
+pub mod thinning;
 pub mod time;
 pub mod tracker;
 pub mod varint;

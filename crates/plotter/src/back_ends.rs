@@ -1,10 +1,11 @@
 //! Which sinks this plotter writes to: Prometheus always, every other one when its address is set.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use isochrone_daemon::{Context, settings::PlotterSettings};
 use isochrone_sink::{
     Sink,
+    elasticsearch::{self, Access, BadAccess, Elasticsearch, Login},
     prometheus::{Config, Prometheus},
 };
 
@@ -33,6 +34,36 @@ pub fn open(context: &Context, settings: &PlotterSettings) -> Result<BackEnds, E
     ));
     let page = prometheus.clone();
     context.metrics.add_source(Arc::new(move || page.families()));
-    let sinks: Vec<Arc<dyn Sink>> = vec![prometheus.clone()];
+    let mut sinks: Vec<Arc<dyn Sink>> = vec![prometheus.clone()];
+    if let Some(url) = &settings.elasticsearch_url {
+        let sink = Arc::new(elasticsearch(context, settings, url)?);
+        let page = sink.clone();
+        context.metrics.add_source(Arc::new(move || page.families()));
+        sinks.push(sink);
+    }
     Ok(BackEnds { prometheus, sinks })
+}
+
+fn elasticsearch(context: &Context, settings: &PlotterSettings, url: &str) -> Result<Elasticsearch, BadAccess> {
+    let ca = settings.elasticsearch_ca.as_ref().map(fs::read).transpose();
+    let login = match (&settings.elasticsearch_username, &settings.elasticsearch_password) {
+        (Some(user), Some(password)) => Login::Basic(user.clone(), password.reveal().to_owned()),
+        _ => match &settings.elasticsearch_api_key {
+            Some(key) => Login::ApiKey(key.reveal().to_owned()),
+            None => Login::None,
+        },
+    };
+    let config = elasticsearch::Config {
+        access: Access {
+            url: url.to_owned(),
+            login,
+            ca: ca.map_err(|error| BadAccess {
+                variable: "ISOCHRONE_ELASTICSEARCH_CA",
+                cause: error.to_string(),
+            })?,
+        },
+        samples: settings.elasticsearch_samples,
+        retention: settings.elasticsearch_retention,
+    };
+    Elasticsearch::new(config, context.clock.clone())
 }

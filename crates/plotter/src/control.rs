@@ -40,6 +40,7 @@ const FAILED: Metric = Metric::counter(
 pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Error> {
     let BackEnds { prometheus, sinks } = back_ends::open(&context, &settings)?;
     let (sinks, results) = Sinks::start(sinks);
+    context.metrics.add_source(Arc::new(sinks.families()));
     let desk = Desk {
         store: context.store.clone(),
         daemon: context.daemon,

@@ -6,4 +6,7 @@ pub enum Error {
     /// The store refuses us, or the run disagrees with our settings.
     #[error(transparent)]
     Store(#[from] isochrone_store::Error),
+    /// Settings of a back end that only its client can judge.
+    #[error(transparent)]
+    BackEnd(#[from] isochrone_sink::elasticsearch::BadAccess),
 }

@@ -1,16 +1,49 @@
 //! The sinks of this plotter, each behind its runner.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use isochrone_model::id::{Partition, RunName};
 use isochrone_sink::{
     Departure, Sink,
-    runner::{Limits, Passed, Runner},
+    runner::{Counters, Limits, Passed, Runner},
 };
+use prometheus::{IntCounterVec, Opts, core::Collector, proto::MetricFamily};
 use tokio::sync::mpsc;
 
 /// Results that wait to be stored; when they do, sinks wait too (nothing is lost: a cut is passed only when it is stored so).
 const PASSED_CAPACITY: usize = 256;
+
+/// What of a runner's counters is shown: name, help, which.
+type Shown = (&'static str, &'static str, fn(&Counters) -> &AtomicU64);
+
+const SHOWN: [Shown; 4] = [
+    (
+        "isochrone_sink_cuts_total",
+        "Cuts (of one partition) that a sink has done with.",
+        |counters| &counters.delivered,
+    ),
+    (
+        "isochrone_sink_retries_total",
+        "Attempts of a sink that failed and were repeated.",
+        |counters| &counters.retries,
+    ),
+    (
+        "isochrone_sink_set_aside_samples_total",
+        "Samples that a back end refused for good.",
+        |counters| &counters.set_aside,
+    ),
+    (
+        "isochrone_sink_full_total",
+        "Times that a sink's queue was full; the cut stayed in the store.",
+        |counters| &counters.full,
+    ),
+];
 
 /// All sinks.
 pub struct Sinks {
@@ -43,6 +76,26 @@ impl Sinks {
     /// Their runners.
     pub fn runners(&self) -> impl Iterator<Item = &Runner> {
         self.all.iter().map(|(_, runner)| runner)
+    }
+
+    /// What the runners have counted, for a page.
+    pub fn families(&self) -> impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static {
+        let runners: Vec<_> = self
+            .runners()
+            .map(|runner| (runner.name(), runner.counters().clone()))
+            .collect();
+        move || {
+            let families = SHOWN.iter().filter_map(|(name, help, which)| {
+                // The names are constants, and valid.
+                let family = IntCounterVec::new(Opts::new(*name, *help), &["sink"]).ok()?;
+                for (sink, counters) in &runners {
+                    let count = which(counters).load(Ordering::Relaxed);
+                    family.with_label_values(&[sink]).inc_by(count);
+                }
+                Some(family.collect())
+            });
+            families.flatten().collect()
+        }
     }
 
     /// A partition is no longer ours.

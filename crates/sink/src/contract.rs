@@ -24,7 +24,8 @@ use crate::Error;
 ///
 /// What a sink promises:
 /// - `Ok` from `deliver` means that the back end has everything durably, as far as it promises that at all.
-/// - It accounts for every sample of every cut: one [`Delivery`] a cut, in the order of the batch.
+/// - It accounts for every sample of every cut: one [`Delivery`] a cut, in the order of the batch. Fewer than there are cuts
+///   mean that the others come again at once; a sink answers so only when it got further.
 /// - Each call ends within the runner's attempt deadline or may be dropped there without harm.
 #[async_trait]
 pub trait Sink: Send + Sync {

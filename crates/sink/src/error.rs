@@ -23,6 +23,14 @@ pub enum Error {
         /// How long it wants to be left alone, if it said so.
         after: Option<Duration>,
     },
+    /// It does not let us in, or not do this: someone must give us the right, then it goes on.
+    #[error("write to {address}: {cause}")]
+    Denied {
+        /// Where, without secrets.
+        address: String,
+        /// What is lacking, and where it is set.
+        cause: String,
+    },
     /// It will never take this batch (a document it cannot parse, a size it refuses).
     #[error("write to {address}: {cause}")]
     Poison {
@@ -46,7 +54,7 @@ impl Error {
     /// What to do about it.
     pub fn fate(&self) -> Fate {
         match self {
-            Error::Away { .. } => Fate::Retry(None),
+            Error::Away { .. } | Error::Denied { .. } => Fate::Retry(None),
             Error::Busy { after, .. } => Fate::Retry(*after),
             Error::Poison { .. } => Fate::SetAside,
         }

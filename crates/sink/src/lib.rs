@@ -4,6 +4,7 @@
 //! that a new back end is one file that implements [`Sink`] and nothing else.
 
 pub mod contract;
+pub mod elasticsearch;
 mod error;
 pub mod prometheus;
 pub mod runner;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    mem::discriminant,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -89,7 +90,7 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
     closing: AtomicBool,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 #[derive(Default)]
@@ -116,7 +117,7 @@ impl Runner {
             queue: Mutex::default(),
             wake: Notify::new(),
             closing: AtomicBool::new(false),
-            counters: Counters::default(),
+            counters: Arc::default(),
         });
         let task = tokio::spawn(work(shared.clone(), passed));
         Runner { shared, task }
@@ -133,7 +134,7 @@ impl Runner {
     }
 
     /// What it has counted.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
     }
 
@@ -227,6 +228,8 @@ async fn work(shared: Arc<Shared>, passed: mpsc::Sender<Passed>) {
             opened = true;
         }
         for (cut, delivery) in deliver(&shared, batch).await {
+            let set_aside = delivery.topics.values().map(|counts| counts.set_aside).sum();
+            shared.counters.set_aside.fetch_add(set_aside, Ordering::Relaxed);
             shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
             if passed
                 .send(Passed {
@@ -257,7 +260,11 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delive
         }
         let left = || piece.iter().any(|cut| shared.has_departed(cut));
         match attempt(shared, "deliver", left, || shared.sink.deliver(&piece)).await {
-            Outcome::Done(deliveries) => done.extend(piece.into_iter().zip(deliveries)),
+            Outcome::Done(deliveries) => {
+                let later = piece.split_off(deliveries.len().min(piece.len()));
+                done.extend(piece.into_iter().zip(deliveries));
+                rest.push(later);
+            }
             Outcome::Departed => rest.push(piece),
             Outcome::Refused if piece.len() > 1 => {
                 let second = piece.split_off(piece.len() / 2);
@@ -269,7 +276,6 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delive
                     let samples: u64 = cut.samples.values().sum();
                     warn!(sink = shared.sink.name(), run = %cut.run, partition = %cut.partition, cut = cut.number,
                         samples, "set a cut aside");
-                    shared.counters.set_aside.fetch_add(samples, Ordering::Relaxed);
                     let delivery = cut.set_aside();
                     done.push((cut, delivery));
                 }
@@ -287,11 +293,11 @@ where
 {
     let name = shared.sink.name();
     let mut pause = shared.limits.retry.0;
-    let mut warned = false;
+    let mut warned = None;
     loop {
         let error = match timeout(shared.limits.attempt, call()).await {
             Ok(Ok(value)) => {
-                if warned {
+                if warned.is_some() {
                     info!(sink = name, "sink works again");
                 }
                 return Outcome::Done(value);
@@ -309,9 +315,10 @@ where
                 return Outcome::Refused;
             }
         };
-        if !warned {
+        // Another kind of trouble is news: it came up, and now refuses the password.
+        let kind = discriminant(&error);
+        if warned.replace(kind) != Some(kind) {
             warn!(sink = name, "failed to {what}: failed to {error}; retrying");
-            warned = true;
         }
         shared.counters.retries.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(wait).await;

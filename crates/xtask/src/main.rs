@@ -22,7 +22,7 @@ struct Arguments {
 enum Task {
     /// Format, lints, walls, unit, contract and end-to-end tests.
     Test {
-        /// Install the servers and tools that the tests need first (Debian packages, cargo-deny).
+        /// Install the servers and tools that the tests need first (Debian packages, cargo-deny, a Java and Elasticsearch).
         #[arg(long)]
         install: bool,
     },

@@ -133,7 +133,53 @@ pub fn consumer(settings: &ConsumerSettings, _common: &Common, findings: &mut Fi
     }
 }
 
-pub fn plotter(_settings: &PlotterSettings, _common: &Common, _findings: &mut Findings<'_>) {}
+pub fn plotter(settings: &PlotterSettings, _common: &Common, findings: &mut Findings<'_>) {
+    elasticsearch(settings, findings);
+}
+
+fn elasticsearch(settings: &PlotterSettings, findings: &mut Findings<'_>) {
+    const URL: &str = "ISOCHRONE_ELASTICSEARCH_URL";
+    const USERNAME: &str = "ISOCHRONE_ELASTICSEARCH_USERNAME";
+    const PASSWORD: &str = "ISOCHRONE_ELASTICSEARCH_PASSWORD";
+    const API_KEY: &str = "ISOCHRONE_ELASTICSEARCH_API_KEY";
+    const CA: &str = "ISOCHRONE_ELASTICSEARCH_CA";
+    let both = |present: &str, lacking: &str| format!("{lacking} is not set: must be set when {present} is set");
+    match (&settings.elasticsearch_username, &settings.elasticsearch_password) {
+        (Some(_), None) => findings.add(&[PASSWORD, USERNAME], both(USERNAME, PASSWORD)),
+        (None, Some(_)) => findings.add(&[USERNAME, PASSWORD], both(PASSWORD, USERNAME)),
+        _ => {}
+    }
+    if settings.elasticsearch_api_key.is_some() && settings.elasticsearch_username.is_some() {
+        findings.add(
+            &[API_KEY, USERNAME],
+            format!("{API_KEY} and {USERNAME} are both set: must be one of them"),
+        );
+    }
+    if let Some(path) = &settings.elasticsearch_ca {
+        readable(CA, path, findings);
+    }
+    let present = [
+        (USERNAME, settings.elasticsearch_username.is_some()),
+        (API_KEY, settings.elasticsearch_api_key.is_some()),
+        (CA, settings.elasticsearch_ca.is_some()),
+        (
+            "ISOCHRONE_ELASTICSEARCH_RETENTION",
+            settings.elasticsearch_retention.is_some(),
+        ),
+    ];
+    match &settings.elasticsearch_url {
+        None => {
+            for (present, _) in present.into_iter().filter(|(_, is_set)| *is_set) {
+                findings.add(&[URL, present], both(present, URL));
+            }
+        }
+        Some(url) => {
+            if settings.elasticsearch_ca.is_some() && !url.starts_with("https:") {
+                findings.add(&[CA, URL], format!("{CA} is set: {URL} must begin with https://"));
+            }
+        }
+    }
+}
 
 fn certificate(cert: bool, key: bool, findings: &mut Findings<'_>) {
     let (missing, present) = match (cert, key) {

@@ -130,6 +130,40 @@ pub fn url_text(text: &str) -> Result<String, String> {
     }
 }
 
+/// `http://…` or `https://…` without a user: secrets have settings of their own.
+pub fn http_url(text: &str) -> Result<String, String> {
+    match Url::parse(text) {
+        Ok(url) if !["http", "https"].contains(&url.scheme()) || url.host().is_none() => Err(String::new()),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => Err("no user in it".to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What goes into an HTTP header as it is.
+pub fn header_secret(text: &str) -> Result<Secret, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(Secret::new(text))
+    } else {
+        Err(String::new())
+    }
+}
+
+/// Whole days.
+pub fn whole_days(text: &str) -> Result<Duration, String> {
+    const DAY: u64 = 86_400;
+    match Duration::parse(text)? {
+        whole
+            if whole.subsec_nanos() == 0
+                && whole.as_secs() % DAY == 0
+                && (1..=36_500).contains(&(whole.as_secs() / DAY)) =>
+        {
+            Ok(whole)
+        }
+        _ => Err(String::new()),
+    }
+}
+
 pub fn urls(text: &str) -> Result<Vec<String>, String> {
     let list = Vec::<String>::parse(text)?;
     let known = |url: &String| {

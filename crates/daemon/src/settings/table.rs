@@ -10,6 +10,7 @@ use isochrone_model::{
     schedule::ScheduleKind,
     slo::Objective,
     template::Template,
+    thinning::Thinning,
 };
 use isochrone_store::types::Role;
 
@@ -17,9 +18,10 @@ use super::{
     Declaration,
     load::Reader,
     rules::{
-        buckets, byte_size, claim_template, device_name, device_template, log_filter, mqtt_version, name_list,
-        positive, positive_time, reconnect, response_template, secret_of_claim, secret_of_device, some, topic_template,
-        unlimited, url_text, urls, whole_seconds, whole_seconds_long, within,
+        buckets, byte_size, claim_template, device_name, device_template, header_secret, http_url, log_filter,
+        mqtt_version, name_list, positive, positive_time, reconnect, response_template, secret_of_claim,
+        secret_of_device, some, topic_template, unlimited, url_text, urls, whole_days, whole_seconds,
+        whole_seconds_long, within,
     },
     types::{Ack, AtEnd, ClaimUnit, LogFormat, Secret, WaitForConsumer},
     value::Value,
@@ -260,6 +262,22 @@ settings! {
         /// Upper bounds of the latency buckets at `/metrics`, in seconds.
         prometheus_buckets: Vec<f64> = "0.0001,0.00025,0.0005,0.001,0.0025,0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10,30,60",
             parse buckets, valid "rising numbers above zero, separated by commas";
+        /// Elasticsearch to write raw samples and windows to. Unset: none.
+        elasticsearch_url: Option<String>, parse some!(http_url), valid "a URL such as http://localhost:9200 or https://search.example.com, without user and password";
+        /// User name there.
+        elasticsearch_username: Option<String>;
+        /// Password of ISOCHRONE_ELASTICSEARCH_USERNAME.
+        elasticsearch_password: Option<Secret>;
+        /// Encoded API key, in place of user name and password.
+        elasticsearch_api_key: Option<Secret>, parse some!(header_secret), valid "an encoded API key: printable ASCII characters";
+        /// PEM file with the certificates to trust there beside the public and the system's ones.
+        elasticsearch_ca: Option<PathBuf>;
+        /// Which raw samples are written there: all of them, one in so many (picked by hash, the same for every plotter),
+        /// or none. Windows are always written.
+        elasticsearch_samples: Thinning = "all";
+        /// How long the indices there are kept, in whole days: by its lifecycle management, or by the plotter where it has
+        /// none. Unset: for good.
+        elasticsearch_retention: Option<Duration>, parse some!(whole_days), valid "whole days from 1d to 36500d";
     }
 }
 

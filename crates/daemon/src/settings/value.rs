@@ -9,6 +9,7 @@ use isochrone_model::{
     rate::Rate,
     schedule::ScheduleKind,
     slo::{self, Objective},
+    thinning::Thinning,
 };
 
 use super::types::{Ack, AtEnd, ClaimUnit, LogFormat, Secret, WaitForConsumer};
@@ -153,6 +154,16 @@ impl Value for Domain {
     }
     fn show(&self) -> String {
         format!("{}", self.0)
+    }
+}
+
+impl Value for Thinning {
+    const VALID: &'static str = "all, off or a share such as 1/10";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| String::new())
+    }
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -6,6 +6,7 @@
 mod all_in_one;
 mod clock;
 mod daemons;
+mod elasticsearch;
 mod faults;
 mod ledger;
 mod prometheus;
