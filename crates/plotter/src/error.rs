@@ -6,4 +6,10 @@ pub enum Error {
     /// The store refuses us, or the run disagrees with our settings.
     #[error(transparent)]
     Store(#[from] isochrone_store::Error),
+    /// The settings of the OTLP sink cannot work.
+    #[error(transparent)]
+    Otlp(#[from] isochrone_sink::otlp::BadConfig),
+    /// The settings of the InfluxDB sink cannot work.
+    #[error(transparent)]
+    InfluxDb(#[from] isochrone_sink::influxdb::BadConfig),
 }

@@ -30,6 +30,8 @@ pub struct Limits {
     pub attempt: Duration,
     /// First and longest pause between attempts.
     pub retry: (Duration, Duration),
+    /// The longest pause that a back end may ask for.
+    pub patience: Duration,
 }
 
 impl Default for Limits {
@@ -40,6 +42,7 @@ impl Default for Limits {
             batch: 64,
             attempt: Duration::from_secs(10),
             retry: (Duration::from_millis(200), Duration::from_secs(10)),
+            patience: Duration::from_secs(300),
         }
     }
 }
@@ -90,6 +93,8 @@ struct Shared {
     wake: Notify,
     closing: AtomicBool,
     counters: Counters,
+    /// What a refusal last said: a back end that refuses one cut after the other is not logged each time.
+    refusal: Mutex<String>,
 }
 
 #[derive(Default)]
@@ -117,6 +122,7 @@ impl Runner {
             wake: Notify::new(),
             closing: AtomicBool::new(false),
             counters: Counters::default(),
+            refusal: Mutex::default(),
         });
         let task = tokio::spawn(work(shared.clone(), passed));
         Runner { shared, task }
@@ -206,6 +212,13 @@ impl Shared {
         self.queue().departed.contains(&(cut.run.clone(), cut.partition))
     }
 
+    fn is_news(&self, refusal: &str) -> bool {
+        let mut last = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *last != refusal;
+        refusal.clone_into(&mut last);
+        news
+    }
+
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -264,6 +277,8 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delive
                 rest.push(second);
                 rest.push(piece);
             }
+            // A newer total makes it good; until one is taken, all since the last that was is pending.
+            Outcome::Refused if shared.sink.needs() == Needs::Totals => {}
             Outcome::Refused => {
                 for cut in piece {
                     let samples: u64 = cut.samples.values().sum();
@@ -303,9 +318,12 @@ where
             },
         };
         let wait = match error.fate() {
-            Fate::Retry(after) => after.unwrap_or(pause).min(shared.limits.retry.1),
+            Fate::Retry(after) => after.map_or(pause, |after| after.min(shared.limits.patience)),
             Fate::SetAside => {
-                warn!(sink = name, "failed to {what}: failed to {error}");
+                let error = error.to_string();
+                if shared.is_news(&error) {
+                    warn!(sink = name, "failed to {what}: failed to {error}");
+                }
                 return Outcome::Refused;
             }
         };
