@@ -1,8 +1,12 @@
 //! What the tests need beside Rust, how to see whether it is there, and how to get it.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use crate::run;
+use crate::{go, run};
 
 /// A program the tests start.
 pub struct Requirement {
@@ -17,6 +21,11 @@ enum Source {
     Rustup(&'static str),
     /// A crate with a pinned version.
     Cargo(&'static str, &'static str),
+    /// A Go that is new enough.
+    GoToolchain,
+    /// A Go package, built with these flags in `crates/e2e/servers/<program>`, whose go.mod pins it, into
+    /// `target/servers/<program>/<program>`.
+    Go(&'static str, &'static [&'static str]),
 }
 
 const REQUIREMENTS: &[Requirement] = &[
@@ -35,6 +44,30 @@ const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         program: "promtool",
         source: Source::Debian("prometheus"),
+    },
+    Requirement {
+        program: "influxd",
+        source: Source::Debian("influxdb"),
+    },
+    Requirement {
+        program: "victoria-metrics",
+        source: Source::Debian("victoria-metrics"),
+    },
+    Requirement {
+        program: "go",
+        source: Source::GoToolchain,
+    },
+    // Debian's Prometheus has no OTLP receiver.
+    Requirement {
+        program: "prometheus",
+        source: Source::Go(
+            "github.com/prometheus/prometheus/cmd/prometheus",
+            &["-ldflags=-s -w", "-tags=remove_all_sd"],
+        ),
+    },
+    Requirement {
+        program: "collector",
+        source: Source::Go(".", &["-ldflags=-s -w"]),
     },
     Requirement {
         program: "cargo-fmt",
@@ -57,19 +90,38 @@ impl Requirement {
             Source::Debian(package) => format!("{} (Debian package {package})", self.program),
             Source::Rustup(component) => format!("{} (rustup component {component})", self.program),
             Source::Cargo(name, version) => format!("{} (cargo install {name}@{version})", self.program),
+            Source::GoToolchain => {
+                let (major, minor, patch) = go::VERSION;
+                format!("{} {major}.{minor}.{patch} or newer", self.program)
+            }
+            Source::Go(package, _) => format!("{} (Go package {package} of crates/e2e/servers)", self.program),
         }
+    }
+
+    fn is_there(&self, folders: &[PathBuf]) -> bool {
+        match self.source {
+            Source::Debian(_) | Source::Rustup(_) | Source::Cargo(..) => {
+                folders.iter().any(|folder| folder.join(self.program).is_file())
+            }
+            Source::GoToolchain => go::find(&self.own_folder()).is_some(),
+            Source::Go(..) => self.own_folder().join(self.program).is_file(),
+        }
+    }
+
+    /// Where what is built for the tests alone lives.
+    fn own_folder(&self) -> PathBuf {
+        top().join("target/servers").join(self.program)
     }
 }
 
-/// Requirements whose program is neither on PATH nor in the folders of system daemons.
+/// Requirements whose program is neither on PATH nor in the folders of system daemons, nor built for the tests.
 pub fn missing() -> Vec<&'static Requirement> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = env::split_paths(&path).collect();
     folders.extend(["/usr/sbin", "/usr/local/sbin"].map(Into::into));
-    let there = |program: &str| folders.iter().any(|folder| folder.join(program).is_file());
     REQUIREMENTS
         .iter()
-        .filter(|requirement| !there(requirement.program))
+        .filter(|requirement| !requirement.is_there(&folders))
         .collect()
 }
 
@@ -82,6 +134,7 @@ pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
         .iter()
         .filter_map(|requirement| match requirement.source {
             Source::Debian(package) => Some(package),
+            Source::GoToolchain if !go::any(&requirement.own_folder()) => Some("golang-go"),
             _ => None,
         })
         .collect();
@@ -100,9 +153,25 @@ pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
             Source::Cargo(name, version) => {
                 run(Command::new("cargo").args(["install", "--locked", "--quiet", name, "--version", version]))?;
             }
+            Source::GoToolchain => go::install(&requirement.own_folder())?,
+            Source::Go(package, flags) => {
+                let go = go::find(&top().join("target/servers/go")).ok_or("go is missing")?;
+                run(Command::new(go)
+                    .args(["build", "-trimpath"])
+                    .args(flags)
+                    .arg("-o")
+                    .arg(requirement.own_folder().join(requirement.program))
+                    .arg(package)
+                    .current_dir(top().join("crates/e2e/servers").join(requirement.program)))
+                .map_err(|error| format!("go build {package}: {error}"))?;
+            }
         }
     }
     Ok(())
+}
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// `apt-get`, through sudo where we are not root and it is there. Packaged services are not wanted, only the programs.
