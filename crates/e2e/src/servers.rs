@@ -15,7 +15,7 @@ use std::{
 
 use tempfile::TempDir;
 
-pub use collector::Collector;
+pub use collector::{Collector, Point};
 pub use influxdb::{InfluxDb, VictoriaMetrics};
 pub use otlp_prometheus::OtlpPrometheus;
 

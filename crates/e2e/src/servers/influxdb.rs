@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{START, folder, free_port, get, percent_encode, program};
+use super::{START, folder, free_port, get, percent_encode, program, wait_for_port};
 use crate::{process::Process, wait};
 
 /// InfluxDB 1. It may be started after those that write to it.
@@ -23,11 +23,26 @@ pub struct InfluxDb {
 impl InfluxDb {
     /// Its port is chosen, nothing listens there yet.
     pub fn prepare() -> InfluxDb {
+        InfluxDb::prepare_with("auth-enabled = false")
+    }
+
+    /// Started, letting in only this user.
+    pub fn start_with_users(user: &str, password: &str) -> InfluxDb {
+        let mut influxdb = InfluxDb::prepare_with("auth-enabled = true");
+        influxdb.run();
+        influxdb.ask(
+            "",
+            &format!("CREATE USER {user} WITH PASSWORD '{password}' WITH ALL PRIVILEGES"),
+        );
+        influxdb
+    }
+
+    fn prepare_with(http: &str) -> InfluxDb {
         let (folder, port) = (folder("influxdb"), free_port());
         let path = folder.path().display();
         let config = format!(
             "reporting-disabled = true\nbind-address = '127.0.0.1:{}'\n[meta]\ndir = '{path}/meta'\n\
-             [data]\ndir = '{path}/data'\nwal-dir = '{path}/wal'\n[http]\nbind-address = '127.0.0.1:{port}'\n\
+             [data]\ndir = '{path}/data'\nwal-dir = '{path}/wal'\n[http]\nbind-address = '127.0.0.1:{port}'\n{http}\n\
              [monitor]\nstore-enabled = false\n",
             free_port()
         );
@@ -52,10 +67,8 @@ impl InfluxDb {
         let mut command = program("influxd");
         command.arg("-config").arg(self.folder.path().join("influxdb.conf"));
         self.process = Some(Process::start("influxdb", command, self.folder.path()));
-        let port = self.port;
-        wait::until("InfluxDB to be ready", START, || {
-            get(port, &format!("/query?q={}", percent_encode("SHOW DATABASES"))).is_some()
-        });
+        // The page answers 204, which is no page to `get`.
+        wait_for_port(self.port);
     }
 
     /// Creates a database.

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 mod all_in_one;
+mod back_ends;
 mod daemons;
 mod faults;
 mod ledger;
