@@ -41,7 +41,10 @@ pub fn open(context: &Context, settings: &PlotterSettings) -> Result<BackEnds, E
     context.metrics.add_source(Arc::new(move || page.families()));
     let mut sinks: Vec<Arc<dyn Sink>> = vec![prometheus.clone()];
     if let Some(config) = otlp_config(settings) {
-        sinks.push(Arc::new(Otlp::new(&config)?));
+        let otlp = Arc::new(Otlp::new(&config)?);
+        let page = otlp.clone();
+        context.metrics.add_source(Arc::new(move || page.families()));
+        sinks.push(otlp);
     }
     if let Some(config) = influxdb_config(settings) {
         sinks.push(Arc::new(InfluxDb::new(config)?));

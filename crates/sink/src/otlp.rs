@@ -25,12 +25,16 @@ use isochrone_model::{
     time::Second,
     window::{CutEntry, TopicTotals, Totals},
 };
+use prometheus::proto::{MetricFamily, MetricType};
 use tracing::warn;
 
 pub use client::BadConfig;
 pub use exponential::MAX_BUCKETS;
 
-use crate::{Cut, Delivery, Departure, Error, Needs, Sink};
+use crate::{
+    Cut, Delivery, Departure, Error, Needs, Sink,
+    prometheus::families::{counter, family},
+};
 use client::Client;
 use points::{Subject, requests};
 use state::Held;
@@ -105,6 +109,16 @@ impl Otlp {
     /// Points that the receiver refused while it took the rest of their request.
     pub fn rejected_points(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// What it counts of itself, for the plotter's page.
+    pub fn families(&self) -> Vec<MetricFamily> {
+        vec![family(
+            "isochrone_otlp_rejected_points_total",
+            "Points that the OTLP receiver refused while it took the rest of their request.",
+            MetricType::COUNTER,
+            vec![counter(Vec::new(), self.rejected_points())],
+        )]
     }
 
     fn partitions(&self) -> MutexGuard<'_, BTreeMap<(RunName, Partition), Held>> {

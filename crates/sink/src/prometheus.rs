@@ -3,7 +3,7 @@
 //! Every series comes from one partition (its label), so that it moves between plotters as a whole and never falls: what a
 //! topic shows is the stored state of its partition, and which topics show by name is stored with it.
 
-mod families;
+pub(crate) mod families;
 pub(crate) mod kept;
 mod series;
 
