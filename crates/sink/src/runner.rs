@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::{Instrument, debug_span, info, warn};
 
 use crate::{Cut, Delivery, Departure, Error, Fate, Needs, Sink};
 
@@ -269,7 +269,10 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delive
             continue;
         }
         let left = || piece.iter().any(|cut| shared.has_departed(cut));
-        match attempt(shared, "deliver", left, || shared.sink.deliver(&piece)).await {
+        let way = debug_span!(target: "isochrone::way", "export", sink = shared.sink.name(), cuts = piece.len(),
+            samples = piece.iter().flat_map(|cut| cut.samples.values()).sum::<u64>());
+        let delivering = attempt(shared, "deliver", left, || shared.sink.deliver(&piece));
+        match delivering.instrument(way).await {
             Outcome::Done(deliveries) => done.extend(piece.into_iter().zip(deliveries)),
             Outcome::Departed => rest.push(piece),
             Outcome::Refused if piece.len() > 1 => {

@@ -11,4 +11,5 @@ mod ledger;
 mod prometheus;
 mod settings;
 mod signals;
+mod telemetry;
 mod tls;

@@ -13,7 +13,7 @@ use tokio::{
 /// Ends with the test's runtime.
 pub struct Scripted {
     pub url: String,
-    requests: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    requests: Requests,
 }
 
 impl Scripted {
@@ -21,7 +21,7 @@ impl Scripted {
     pub async fn start(answers: Vec<(&'static str, Vec<u8>)>) -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let requests = Arc::new(Mutex::new(Vec::new()));
+        let requests = Requests::default();
         let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
         let seen = requests.clone();
         tokio::spawn(async move {
@@ -38,10 +38,13 @@ impl Scripted {
     }
 }
 
+/// Heads in lower case, and bodies.
+type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 type Answers = Arc<Mutex<VecDeque<(&'static str, Vec<u8>)>>>;
 
 /// One request a connection; `None` when it breaks off.
-async fn serve(mut stream: TcpStream, answers: Answers, seen: Arc<Mutex<Vec<(String, Vec<u8>)>>>) -> Option<()> {
+async fn serve(mut stream: TcpStream, answers: Answers, seen: Requests) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
