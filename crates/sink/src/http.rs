@@ -137,7 +137,7 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!(retry_after(&headers(&[(RETRY_AFTER, "7")])), Some(seconds(7)));
         let at = (RETRY_AFTER, "Sun, 06 Nov 1994 08:49:50 GMT");
-        assert_eq!(retry_after(&headers(&[at.clone()])), None);
+        assert_eq!(retry_after(&headers(std::slice::from_ref(&at))), None);
         let date = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(retry_after(&headers(&[at, date])), Some(seconds(13)));
         assert_eq!(retry_after(&headers(&[(RETRY_AFTER, "soon")])), None);
