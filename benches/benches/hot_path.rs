@@ -16,6 +16,7 @@ fn stamp() -> Stamp {
         domain: Domain(7),
         epoch: Epoch(0x0123_4567_89ab_cdef),
         sequence: 41,
+        warmup: false,
         due: Reference(1_700_000_000_000_000_000),
         sent: Reference(1_700_000_000_000_050_000),
         sent_monotonic: Monotonic(1_000_050_000),

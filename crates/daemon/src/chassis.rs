@@ -20,6 +20,7 @@ use crate::{
     logs, page,
     settings::{self, Common, Loaded, RoleSettings, Source},
     stop::Cause,
+    telemetry::Telemetry,
 };
 
 /// Done.
@@ -82,7 +83,12 @@ where
             return ExitCode::from(BAD_SETTINGS);
         }
     };
-    logs::start(&loaded.common);
+    // Before the runtime: its clients block.
+    let (telemetry, problem) = Telemetry::start(role);
+    logs::start_with(&loaded.common, telemetry.tracer());
+    if let Some(problem) = problem {
+        tracing::warn!("own telemetry is off: {problem}");
+    }
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -90,14 +96,17 @@ where
             return ExitCode::from(FAILED);
         }
     };
-    let code = runtime.block_on(live(role, loaded, work));
+    let code = runtime.block_on(live(role, loaded, &telemetry, work));
     // Nothing that still runs may hold the exit back.
     runtime.shutdown_background();
+    if code != INTERRUPTED {
+        telemetry.finish();
+    }
     ExitCode::from(code)
 }
 
 /// From settings to exit code.
-async fn live<S, F, W, T, E>(role: Role, loaded: Loaded<S>, work: F) -> u8
+async fn live<S, F, W, T, E>(role: Role, loaded: Loaded<S>, telemetry: &Telemetry, work: F) -> u8
 where
     S: RoleSettings,
     F: FnOnce(Context, S) -> W,
@@ -121,6 +130,7 @@ where
             return FAILED;
         }
     };
+    telemetry.observe(&context.metrics);
     drop(context.tasks.spawn("signals", signals.watch(stop.clone(), shutdown)));
     tracing::info!(daemon = %context.daemon, domain = context.domain.0, version = env!("CARGO_PKG_VERSION"), "{} starts", role_name(role));
     let tasks = context.tasks.clone();

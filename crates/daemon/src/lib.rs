@@ -15,6 +15,7 @@ mod prompt;
 pub mod settings;
 mod stop;
 mod tasks;
+pub mod telemetry;
 pub mod warden;
 
 pub use context::{Context, Shared};

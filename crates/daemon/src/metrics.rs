@@ -6,7 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use prometheus::{Encoder, Gauge, IntCounter, IntCounterVec, Opts, TextEncoder, core::Collector, proto::MetricFamily};
+use prometheus::{
+    Encoder, Gauge, IntCounter, IntCounterVec, Opts, TextEncoder,
+    core::Collector,
+    proto::{MetricFamily, MetricType},
+};
 
 /// One metric, as data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +43,16 @@ pub struct Metrics {
 /// Gives families at each scrape.
 pub type Source = Arc<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
 
+/// Told of each metric when it is first asked for.
+pub(crate) type Listener = Box<dyn FnMut(&Metrics, &MetricFamily) + Send>;
+
 #[derive(Default)]
 struct Inner {
     counters: BTreeMap<&'static str, IntCounter>,
     counter_vecs: BTreeMap<&'static str, IntCounterVec>,
     gauges: BTreeMap<&'static str, Gauge>,
     sources: Vec<Source>,
+    listener: Option<Listener>,
 }
 
 impl Metric {
@@ -90,6 +98,8 @@ impl Metrics {
         match IntCounter::new(metric.name, metric.help) {
             Ok(counter) => {
                 inner.counters.insert(metric.name, counter.clone());
+                drop(inner);
+                self.tell(metric);
                 counter
             }
             Err(error) => {
@@ -109,6 +119,8 @@ impl Metrics {
         match IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels) {
             Ok(counter) => {
                 inner.counter_vecs.insert(metric.name, counter.clone());
+                drop(inner);
+                self.tell(metric);
                 counter
             }
             Err(error) => {
@@ -131,6 +143,8 @@ impl Metrics {
         match Gauge::new(metric.name, metric.help) {
             Ok(gauge) => {
                 inner.gauges.insert(metric.name, gauge.clone());
+                drop(inner);
+                self.tell(metric);
                 gauge
             }
             Err(error) => {
@@ -141,6 +155,48 @@ impl Metrics {
         }
     }
 
+    /// Tells `listener` of every metric there is and of every one to come.
+    pub(crate) fn on_new(&self, mut listener: Listener) {
+        let (families, _) = self.collected();
+        for family in &families {
+            listener(self, family);
+        }
+        self.lock().listener = Some(listener);
+    }
+
+    fn tell(&self, metric: &Metric) {
+        // Without the lock: the listener reads these metrics.
+        let Some(mut listener) = self.lock().listener.take() else {
+            return;
+        };
+        let mut family = MetricFamily::default();
+        family.set_name(metric.name.to_owned());
+        family.set_help(metric.help.to_owned());
+        family.set_field_type(match metric.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+        });
+        listener(self, &family);
+        self.lock().listener = Some(listener);
+    }
+
+    /// One of the daemon's own metrics (none of a source).
+    pub(crate) fn own(&self, name: &str) -> Vec<MetricFamily> {
+        let inner = self.lock();
+        let counter = inner.counters.get(name).map(Collector::collect);
+        let counters = inner.counter_vecs.get(name).map(Collector::collect);
+        let gauge = inner.gauges.get(name).map(Collector::collect);
+        counter.or(counters).or(gauge).unwrap_or_default()
+    }
+
+    fn collected(&self) -> (Vec<MetricFamily>, Vec<Source>) {
+        let inner = self.lock();
+        let mut families: Vec<MetricFamily> = inner.counters.values().flat_map(Collector::collect).collect();
+        families.extend(inner.counter_vecs.values().flat_map(Collector::collect));
+        families.extend(inner.gauges.values().flat_map(Collector::collect));
+        (families, inner.sources.clone())
+    }
+
     /// Adds a source asked at every scrape.
     pub fn add_source(&self, source: Source) {
         self.lock().sources.push(source);
@@ -148,13 +204,7 @@ impl Metrics {
 
     /// Everything, in Prometheus's text format.
     pub fn encode(&self) -> String {
-        let (mut families, sources) = {
-            let inner = self.lock();
-            let mut families: Vec<MetricFamily> = inner.counters.values().flat_map(Collector::collect).collect();
-            families.extend(inner.counter_vecs.values().flat_map(Collector::collect));
-            families.extend(inner.gauges.values().flat_map(Collector::collect));
-            (families, inner.sources.clone())
-        };
+        let (mut families, sources) = self.collected();
         // Sources are asked without the lock: they may take their time or use these metrics.
         families.extend(sources.iter().flat_map(|source| source()));
         families.retain(|family| !family.get_metric().is_empty());

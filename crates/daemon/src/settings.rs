@@ -14,7 +14,7 @@ pub use help::{help, reference};
 pub use load::{All, Effective, Loaded, Problem, Problems, RoleSettings, load, load_all};
 pub use source::Source;
 pub use table::{Common, ConsumerSettings, PlotterSettings, ProducerSettings, declarations};
-pub use types::{Ack, AtEnd, BadWord, ClaimUnit, LogFormat, Secret, WaitForConsumer};
+pub use types::{Ack, AtEnd, BadWord, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer};
 pub use value::{Value, without_user};
 
 use isochrone_store::types::Role;

@@ -1,6 +1,9 @@
 //! The real servers, each on a free loopback port with its files in a temporary folder.
 
+mod collector;
 mod elasticsearch;
+mod influxdb;
+mod otlp_prometheus;
 
 use std::{
     fs,
@@ -11,8 +14,12 @@ use std::{
     time::Duration,
 };
 
-pub use elasticsearch::Elasticsearch;
 use tempfile::TempDir;
+
+pub use collector::{Collector, Point};
+pub use elasticsearch::Elasticsearch;
+pub use influxdb::{InfluxDb, VictoriaMetrics};
+pub use otlp_prometheus::OtlpPrometheus;
 
 use crate::{process::Process, wait};
 
@@ -39,6 +46,27 @@ fn program(name: &str) -> Command {
         .map(|folder| Path::new(folder).join(name))
         .find(|path| path.is_file());
     Command::new(path.unwrap_or_else(|| panic!("{name} is missing: cargo xtask test --install gets it")))
+}
+
+/// Where `cargo xtask test --install` puts what it builds.
+fn servers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers")
+}
+
+/// A server that the tests' own tools build from source, see `servers/` beside this crate's sources.
+fn built(name: &str) -> Command {
+    let path = servers().join(name).join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: cargo xtask test --install builds it",
+        path.display()
+    );
+    Command::new(path)
+}
+
+fn folder(name: &str) -> TempDir {
+    let folder = tempfile::Builder::new().prefix(&format!("isochrone-{name}")).tempdir();
+    folder.expect("temp dir")
 }
 
 /// Mosquitto.
@@ -323,13 +351,15 @@ impl Prometheus {
 
     /// The value of an instant query that yields one number, if it yields any.
     pub fn query(&self, expression: &str) -> Option<f64> {
-        let body = get(
-            self.port,
-            &format!("/api/v1/query?query={}", percent_encode(expression)),
-        )?;
-        let answer: serde_json::Value = serde_json::from_str(&body).ok()?;
-        answer.pointer("/data/result/0/value/1")?.as_str()?.parse().ok()
+        query(self.port, expression)
     }
+}
+
+/// The value of an instant query to a Prometheus that yields one number, if it yields any.
+fn query(port: u16, expression: &str) -> Option<f64> {
+    let body = get(port, &format!("/api/v1/query?query={}", percent_encode(expression)))?;
+    let answer: serde_json::Value = serde_json::from_str(&body).ok()?;
+    answer.pointer("/data/result/0/value/1")?.as_str()?.parse().ok()
 }
 
 /// A body over plain HTTP/1.0 from a local port.

@@ -9,4 +9,10 @@ pub enum Error {
     /// Settings of a back end that only its client can judge.
     #[error(transparent)]
     BackEnd(#[from] isochrone_sink::elasticsearch::BadAccess),
+    /// The settings of the OTLP sink cannot work.
+    #[error(transparent)]
+    Otlp(#[from] isochrone_sink::otlp::BadConfig),
+    /// The settings of the InfluxDB sink cannot work.
+    #[error(transparent)]
+    InfluxDb(#[from] isochrone_sink::influxdb::BadConfig),
 }

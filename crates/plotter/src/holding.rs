@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use isochrone_daemon::telemetry::TARGET;
 use isochrone_model::{
     id::{DaemonId, Epoch, Partition, RunName, Token},
     time::Second,
@@ -24,6 +25,7 @@ use isochrone_store::{
     types::{Cursor, Entry, NewCut, PlotterClaim, TopicStatus},
 };
 use tokio::time::Instant;
+use tracing::{Instrument, debug_span};
 
 use crate::{
     decode::{decode, epochs, samples},
@@ -241,7 +243,10 @@ impl Holding {
                     }
                 }
             };
-            if let Err(error) = self.store_cut(desk, &mut pending).await {
+            let way = debug_span!(target: TARGET, "cut", run = %self.run, partition = %self.partition,
+                cut = pending.proposal.cut.number, second = pending.proposal.cut.second.0,
+                entries = pending.decoded.len());
+            if let Err(error) = self.store_cut(desk, &mut pending).instrument(way).await {
                 self.pending = Some(pending);
                 return Err(error);
             }

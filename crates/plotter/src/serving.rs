@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use isochrone_daemon::{
     Context,
     lease::{LeaseEvent, LeaseKeeper},
+    telemetry::TARGET,
     warden::Warden,
 };
 use isochrone_model::{
@@ -21,7 +22,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
 };
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::{
     holding::{Desk, Holding, SINK_DEADLINE},
@@ -74,7 +75,8 @@ impl Serving {
     pub async fn round(&mut self, desk: &Desk, second: Second) -> Result<(), Error> {
         self.heed_events(desk).await?;
         self.balance(desk).await?;
-        self.work(desk, second).await
+        let way = debug_span!(target: TARGET, "round", run = %self.record.run, second = second.0);
+        self.work(desk, second).instrument(way).await
     }
 
     async fn heed_events(&mut self, desk: &Desk) -> Result<(), Error> {
@@ -206,7 +208,8 @@ impl Serving {
             let page = holding.read(desk).await;
             (*partition, page)
         });
-        let pages = join_all(reads).await;
+        let way = debug_span!(target: TARGET, "read", partitions = self.holdings.len());
+        let pages = join_all(reads).instrument(way).await;
         let draining = self.record.state >= RunState::Draining;
         for (partition, page) in pages {
             let page = page?;

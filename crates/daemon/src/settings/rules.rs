@@ -123,18 +123,43 @@ pub fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
-pub fn url_text(text: &str) -> Result<String, String> {
-    match Url::parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 /// `http://…` or `https://…` without a user: secrets have settings of their own.
 pub fn http_url(text: &str) -> Result<String, String> {
     match Url::parse(text) {
         Ok(url) if !["http", "https"].contains(&url.scheme()) || url.host().is_none() => Err(String::new()),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => Err("no user in it".to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+pub fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err(String::new())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// `name=value,name=value`; the error must not tell what a value is.
+pub fn header_list(text: &str) -> Result<Secret, String> {
+    let name = |name: &str| {
+        let name = name.trim();
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    };
+    let pair = |pair: &str| pair.split_once('=').is_some_and(|(left, _)| name(left));
+    if text.split(',').map(str::trim).filter(|part| !part.is_empty()).all(pair) {
+        Ok(Secret::new(text))
+    } else {
+        Err(String::new())
+    }
+}
+
+pub fn url_text(text: &str) -> Result<String, String> {
+    match Url::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
     }

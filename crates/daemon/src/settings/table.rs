@@ -18,12 +18,12 @@ use super::{
     Declaration,
     load::Reader,
     rules::{
-        buckets, byte_size, claim_template, device_name, device_template, header_secret, http_url, log_filter,
-        mqtt_version, name_list, positive, positive_time, reconnect, response_template, secret_of_claim,
-        secret_of_device, some, topic_template, unlimited, url_text, urls, whole_days, whole_seconds,
+        buckets, byte_size, claim_template, device_name, device_template, header_list, header_secret, http_url,
+        log_filter, mqtt_version, name_list, not_empty, positive, positive_time, reconnect, response_template,
+        secret_of_claim, secret_of_device, some, topic_template, unlimited, url_text, urls, whole_days, whole_seconds,
         whole_seconds_long, within,
     },
-    types::{Ack, AtEnd, ClaimUnit, LogFormat, Secret, WaitForConsumer},
+    types::{Ack, AtEnd, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer},
     value::Value,
 };
 
@@ -257,9 +257,9 @@ settings! {
         retain: u64 = "512MiB", parse byte_size, valid "a size above zero such as 512MiB";
         /// Objectives the run must meet, checked in the report.
         slo: Vec<Objective> = "";
-        /// Topics with series of their own at `/metrics`; the rest shares `topic="other"`.
+        /// Topics with series of their own at `/metrics`, over OTLP and in InfluxDB; the rest shares the name `other`.
         prometheus_topics: usize = "200", parse |text| within(text, 0..), valid "a whole number, 0 or more";
-        /// Upper bounds of the latency buckets at `/metrics`, in seconds.
+        /// Upper bounds of the latency buckets at `/metrics` and in InfluxDB, in seconds.
         prometheus_buckets: Vec<f64> = "0.0001,0.00025,0.0005,0.001,0.0025,0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10,30,60",
             parse buckets, valid "rising numbers above zero, separated by commas";
         /// Elasticsearch to write raw samples and windows to. Unset: none.
@@ -278,6 +278,34 @@ settings! {
         /// How long the indices there are kept, in whole days: by its lifecycle management, or by the plotter where it has
         /// none. Unset: for good.
         elasticsearch_retention: Option<Duration>, parse some!(whole_days), valid "whole days from 1d to 36500d";
+        /// Where to send figures over OTLP: a base URL, to which `/v1/metrics` is added for http/protobuf. Unset: nowhere.
+        otlp_endpoint: Option<String>, parse some!(http_url),
+            valid "a URL such as http://localhost:4318, or http://localhost:4317 for grpc, without a user";
+        /// How it is sent.
+        otlp_protocol: OtlpProtocol = "http/protobuf";
+        /// Headers of every request, `name=value` separated by commas, values percent-encoded where need be.
+        otlp_headers: Option<Secret>, parse some!(header_list), valid "name=value pairs separated by commas";
+        /// Whether points are running totals or what each cut added.
+        otlp_temporality: Temporality = "cumulative";
+        /// PEM file with the certificates to trust for ISOCHRONE_OTLP_ENDPOINT instead of the system's.
+        otlp_ca: Option<PathBuf>;
+        /// Where to write windows as InfluxDB line protocol. With ISOCHRONE_INFLUXDB_BUCKET to `/api/v2/write`, else to `/write`
+        /// of InfluxDB 1. Unset: nowhere.
+        influxdb_url: Option<String>, parse some!(http_url), valid "a URL such as http://localhost:8086, without a user";
+        /// Bucket of InfluxDB 2; it must exist.
+        influxdb_bucket: Option<String>, parse some!(not_empty), valid "a name";
+        /// Organisation of InfluxDB 2.
+        influxdb_org: Option<String>, parse some!(not_empty), valid "a name";
+        /// API token of InfluxDB 2.
+        influxdb_token: Option<Secret>;
+        /// Database of InfluxDB 1; it must exist.
+        influxdb_database: String = "isochrone", parse not_empty, valid "a name";
+        /// User name at InfluxDB 1.
+        influxdb_username: Option<String>, parse some!(not_empty), valid "a name";
+        /// Password at InfluxDB 1.
+        influxdb_password: Option<Secret>;
+        /// PEM file with the certificates to trust for ISOCHRONE_INFLUXDB_URL instead of the system's.
+        influxdb_ca: Option<PathBuf>;
     }
 }
 

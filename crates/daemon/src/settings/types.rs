@@ -51,6 +51,24 @@ pub enum WaitForConsumer {
     AtMost(Duration),
 }
 
+/// How OTLP requests travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// Protobuf over HTTP.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+/// What an OTLP point adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temporality {
+    /// Everything since the run began.
+    Cumulative,
+    /// What one cut added.
+    Delta,
+}
+
 /// A text that never reaches a log: `Debug` and `Display` show `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -114,6 +132,8 @@ words! {
     ClaimUnit { "topic" => Topic, "partition" => Partition }
     AtEnd { "exit" => Exit, "idle" => Idle }
     Ack { "received" => Received, "stored" => Stored }
+    OtlpProtocol { "http/protobuf" => Http, "grpc" => Grpc }
+    Temporality { "cumulative" => Cumulative, "delta" => Delta }
 }
 
 impl FromStr for WaitForConsumer {

@@ -12,7 +12,7 @@ use isochrone_model::{
     thinning::Thinning,
 };
 
-use super::types::{Ack, AtEnd, ClaimUnit, LogFormat, Secret, WaitForConsumer};
+use super::types::{Ack, AtEnd, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer};
 
 /// A type that a setting may have.
 pub trait Value: Sized {
@@ -79,6 +79,8 @@ from_str! {
     ClaimUnit: "topic or partition", detail false;
     AtEnd: "exit or idle", detail false;
     Ack: "received or stored", detail false;
+    OtlpProtocol: "http/protobuf or grpc", detail false;
+    Temporality: "cumulative or delta", detail false;
     WaitForConsumer: "true, false or how long at most, such as 30s", detail false;
 }
 

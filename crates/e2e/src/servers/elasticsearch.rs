@@ -134,11 +134,9 @@ fn spawn(folder: &Path, port: u16, settings: &[String], start: u32) -> Process {
     Process::start(&format!("elasticsearch-{start}"), command, folder)
 }
 
-/// What `cargo xtask test --install` has built, in the target folder of this test.
+/// What `cargo xtask test --install` has built.
 fn built() -> PathBuf {
-    let test = env::current_exe().expect("own path");
-    let target = test.ancestors().nth(3).expect("target folder");
-    let built = target.join("servers/elasticsearch");
+    let built = super::servers().join("elasticsearch");
     assert!(
         built.join("elasticsearch-one-1.jar").is_file(),
         "{} is missing: cargo xtask test --install builds it",
@@ -149,14 +147,12 @@ fn built() -> PathBuf {
 
 /// A Java of 21 or newer: of JAVA_HOME, of the system, or the one that `cargo xtask test --install` got.
 fn java() -> PathBuf {
-    let test = env::current_exe().expect("own path");
-    let own = test.ancestors().nth(3).map(|target| target.join("servers/java"));
     let system = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
     let homes = env::var_os("JAVA_HOME")
         .map(PathBuf::from)
         .into_iter()
         .chain(system.map(|entry| entry.path()))
-        .chain(own);
+        .chain([super::servers().join("java")]);
     homes
         .filter(|home| is_new_enough(home))
         .map(|home| home.join("bin/java"))

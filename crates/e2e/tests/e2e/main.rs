@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 mod all_in_one;
+mod back_ends;
 mod clock;
 mod daemons;
 mod elasticsearch;
@@ -12,5 +13,6 @@ mod ledger;
 mod prometheus;
 mod settings;
 mod signals;
+mod telemetry;
 mod tls;
 mod warmup;

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Everything visible; families without a metric are left out (the text encoder refuses them).
-pub fn render(
+pub(super) fn render(
     buckets: &[f64],
     now: Monotonic,
     partitions: &BTreeMap<(RunName, Partition), Shown>,
@@ -128,7 +128,7 @@ fn label(name: &str, value: &str) -> LabelPair {
     pair
 }
 
-fn counter(labels: Vec<LabelPair>, value: u64) -> Metric {
+pub(crate) fn counter(labels: Vec<LabelPair>, value: u64) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(value as f64);
     let mut metric = Metric::from_label(labels);
@@ -160,7 +160,7 @@ fn histogram(labels: Vec<LabelPair>, buckets: &[f64], classic: &Classic) -> Metr
     metric
 }
 
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+pub(crate) fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());

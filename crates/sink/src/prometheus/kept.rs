@@ -1,9 +1,8 @@
 //! What must outlive a plotter so that no counter falls: stored beside the cumulative state, in the same step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use isochrone_model::{
-    id::Topic,
     time::Second,
     verdict::{Reason, SecondFacts, verdict},
 };
@@ -77,38 +76,6 @@ impl Verdicts {
     }
 }
 
-/// Each topic as its length (u32), whether it has a name of its own (1 or 0), and its text.
-pub fn pack_topics(named: &BTreeSet<Topic>, unnamed: &BTreeSet<Topic>) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (topics, mark) in [(named, 1), (unnamed, 0)] {
-        for topic in topics {
-            out.extend((topic.as_str().len() as u32).to_be_bytes());
-            out.push(mark);
-            out.extend(topic.as_str().as_bytes());
-        }
-    }
-    out
-}
-
-/// Named and unnamed topics, as far as the bytes can be read.
-pub fn unpack_topics(mut bytes: &[u8]) -> (BTreeSet<Topic>, BTreeSet<Topic>) {
-    let (mut named, mut unnamed) = (BTreeSet::new(), BTreeSet::new());
-    while let Some((head, rest)) = bytes.split_first_chunk::<5>() {
-        let [a, b, c, d, mark] = *head;
-        let Some((text, rest)) = rest.split_at_checked(u32::from_be_bytes([a, b, c, d]) as usize) else {
-            break;
-        };
-        let topic = Topic::from(String::from_utf8_lossy(text).as_ref());
-        if mark == 1 {
-            named.insert(topic)
-        } else {
-            unnamed.insert(topic)
-        };
-        bytes = rest;
-    }
-    (named, unnamed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,9 +83,6 @@ mod tests {
     /// What is stored comes back.
     #[test]
     fn survives_storage() {
-        let topics = |names: &[&str]| names.iter().map(|name| Topic::from(*name)).collect::<BTreeSet<_>>();
-        let (named, unnamed) = (topics(&["a", "b/ö\n1"]), topics(&["", "other"]));
-        assert_eq!(unpack_topics(&pack_topics(&named, &unnamed)), (named, unnamed));
         let verdicts = Verdicts {
             to: Some(Second(7)),
             counts: [1, 2, 3, 4, 5, 6],

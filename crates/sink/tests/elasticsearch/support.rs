@@ -262,6 +262,8 @@ fn cut(run: &RunName, hold: &Hold, second: i64, count: u64, change: &dyn Fn(&mut
         messages: count,
         late: 0,
         extreme: 0,
+        bound_ns: 0,
+        era_changed: false,
     };
     let entries = vec![
         CutEntry::Receipt {

@@ -1,0 +1,250 @@
+//! The stores that people look at agree with the ledger, also when they come late.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use isochrone_e2e::{
+    daemon::{Site, ready},
+    report::{assert_whole, closed},
+    servers::{Collector, InfluxDb, OtlpPrometheus, Point, free_port},
+    wait,
+};
+use serde_json::Value;
+
+const START: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(90);
+
+/// Bounds of the latency buckets as they are by default.
+const BUCKETS: [&str; 18] = [
+    "0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1",
+    "2.5", "5", "10", "30", "60",
+];
+
+/// Five producers and five consumers at 100 messages a second for `seconds`.
+fn fleet(site: &Site, seconds: u64, meanwhile: impl FnOnce()) {
+    let _consumers = site.daemons("consumer", 5, &[]);
+    let duration = format!("{seconds}s");
+    let settings = [
+        ("ISOCHRONE_RATE", "100"),
+        ("ISOCHRONE_QOS", "1"),
+        ("ISOCHRONE_DURATION", duration.as_str()),
+    ];
+    let mut producers = site.daemons("producer", 5, &settings);
+    for producer in &producers {
+        ready(producer, START);
+    }
+    meanwhile();
+    for producer in &mut producers {
+        assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    }
+}
+
+fn percentile(report: &Value, what: &str, name: &str) -> f64 {
+    report["latency_ns"][what][name].as_f64().expect("a percentile") / 1e9
+}
+
+/// Within the width of a bucket of that scale, and our own three digits.
+fn assert_near(found: f64, expected: f64, scale: f64) {
+    let width = (-scale).exp2().exp2() - 1.0 + 0.001;
+    assert!(
+        (found - expected).abs() <= expected * width,
+        "{found} there, {expected} in the report"
+    );
+}
+
+/// The smallest bound that a fraction of all values lies within, and the one that a value does.
+fn assert_same_bucket(influxdb: &InfluxDb, fraction: f64, expected: f64, count: f64) {
+    let within = |bound: &str| {
+        influxdb
+            .number(&format!(
+                "SELECT sum(\"response_le_{bound}\") FROM isochrone_window WHERE kind = 'due'"
+            ))
+            .expect("a bucket")
+    };
+    let theirs = BUCKETS.iter().find(|bound| within(bound) >= fraction * count);
+    let ours = BUCKETS
+        .iter()
+        .find(|bound| bound.parse::<f64>().expect("a bound") >= expected);
+    assert_eq!(theirs, ours, "{expected} in the report");
+}
+
+/// Native histograms over OTLP in Prometheus, and windows in InfluxDB: counts are the ledger's, quantiles the report's
+/// within a bucket.
+#[test]
+fn prometheus_over_otlp_and_influxdb_agree_with_the_ledger() {
+    let (prometheus, influxdb) = (OtlpPrometheus::start(), InfluxDb::start());
+    let site = Site::start(&[]);
+    let settings = [
+        ("ISOCHRONE_OTLP_ENDPOINT", prometheus.endpoint()),
+        ("ISOCHRONE_INFLUXDB_URL", influxdb.url()),
+    ];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let plotter = site.daemon("plotter", &settings);
+    fleet(&site, 10, || {});
+    let (report, code) = closed(&site, None);
+    assert_whole(&report);
+    assert_eq!(code, 0);
+    for sink in ["prometheus", "otlp", "influxdb"] {
+        assert_eq!(
+            report["ledger"]["exported"][sink],
+            5_000,
+            "{sink}: {:#}\n{}",
+            report["ledger"],
+            plotter.stderr()
+        );
+    }
+
+    let run = report["run"].as_str().expect("a name");
+    let own = format!(r#"isochrone_run="{run}""#);
+    for what in ["transit", "response"] {
+        let query = format!("sum(histogram_count(isochrone_{what}_seconds{{{own}}}))");
+        wait::until(&query, START, || prometheus.query(&query) == Some(5_000.0));
+        for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+            let query = format!("histogram_quantile({q}, sum(isochrone_{what}_seconds{{{own}}}))");
+            let found = prometheus.query(&query).expect("a quantile");
+            assert_near(found, percentile(&report, what, name), 5.0);
+        }
+    }
+    for (counter, expected) in [
+        ("messaging_client_sent_messages_total", 5_000.0),
+        ("messaging_client_consumed_messages_total", 5_000.0),
+        ("isochrone_received_total", 5_000.0),
+        ("isochrone_acked_total", 5_000.0),
+        ("isochrone_lost_total", 0.0),
+    ] {
+        assert_eq!(
+            prometheus.query(&format!("sum({counter}{{{own}}})")),
+            Some(expected),
+            "{counter}"
+        );
+    }
+
+    for kind in ["due", "receipt"] {
+        let sum = format!("SELECT sum(received) FROM isochrone_window WHERE kind = '{kind}'");
+        assert_eq!(influxdb.number(&sum), Some(5_000.0), "{kind}");
+    }
+    for (name, fraction) in [("p50", 0.5), ("p99", 0.99)] {
+        assert_same_bucket(&influxdb, fraction, percentile(&report, "response", name), 5_000.0);
+    }
+}
+
+/// The nearest-rank quantile over many exponential histograms, each bucket by its middle.
+fn quantile(points: &[Point], q: f64) -> f64 {
+    let mut all: Vec<(f64, f64)> = Vec::new();
+    for point in points {
+        let base = (-point.number("scale")).exp2();
+        let side = &point.value["positive"];
+        let counts = side["bucketCounts"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let offset = side["offset"].as_f64().unwrap_or(0.0);
+        for (at, count) in counts.iter().enumerate() {
+            let count: f64 = count.as_str().and_then(|text| text.parse().ok()).expect("a count");
+            all.push((((offset + at as f64 + 0.5) * base).exp2(), count));
+        }
+    }
+    all.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let rank = (q * all.iter().map(|(_, count)| count).sum::<f64>()).ceil();
+    let mut seen = 0.0;
+    let found = all.iter().find(|(_, count)| {
+        seen += count;
+        seen >= rank
+    });
+    found.expect("a value").0
+}
+
+/// Collector and InfluxDB are away when everything starts: the plotter says so once for each, goes on without them, and
+/// brings them everything when they are there.
+#[test]
+fn back_ends_may_come_late() {
+    let (mut collector, mut influxdb) = (Collector::prepare(), InfluxDb::prepare());
+    let site = Site::start(&[]);
+    let settings = [
+        ("ISOCHRONE_OTLP_ENDPOINT", collector.grpc()),
+        ("ISOCHRONE_OTLP_PROTOCOL", "grpc".to_owned()),
+        ("ISOCHRONE_OTLP_TEMPORALITY", "delta".to_owned()),
+        ("ISOCHRONE_INFLUXDB_URL", influxdb.url()),
+    ];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let plotter = site.daemon("plotter", &settings);
+    let said = |what: &str| plotter.stderr().lines().filter(|line| line.contains(what)).count();
+    fleet(&site, 15, || {
+        for setting in ["ISOCHRONE_OTLP_ENDPOINT", "ISOCHRONE_INFLUXDB_URL"] {
+            wait::until("the plotter to say what is away", START, || said(setting) > 0);
+        }
+        collector.run();
+        influxdb.run();
+        influxdb.create("isochrone");
+        wait::until("both to work", START, || said("sink works again") == 2);
+    });
+    let (report, _) = closed(&site, None);
+    assert_whole(&report);
+    for sink in ["prometheus", "otlp", "influxdb"] {
+        assert_eq!(
+            report["ledger"]["exported"][sink],
+            7_500,
+            "{sink}: {:#}\n{}",
+            report["ledger"],
+            plotter.stderr()
+        );
+    }
+    assert_eq!(
+        (said("ISOCHRONE_OTLP_ENDPOINT"), said("ISOCHRONE_INFLUXDB_URL")),
+        (1, 1)
+    );
+
+    let count = |points: &[Point]| points.iter().map(|point| point.number("count")).sum::<f64>();
+    let points = wait::until_some("the Collector's file", START, || {
+        let points = collector.points("isochrone.response");
+        (count(&points) >= 7_500.0).then_some(points)
+    });
+    assert_eq!(count(&points), 7_500.0);
+    assert!(points.iter().all(|point| point.temporality == 1));
+    for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+        assert_near(quantile(&points, q), percentile(&report, "response", name), 5.0);
+    }
+    let instances: BTreeSet<_> = points.iter().map(|point| &point.instance).collect();
+    let run = report["run"].as_str().expect("a name");
+    assert!(
+        instances
+            .iter()
+            .all(|instance| instance.starts_with(&format!("{run}/"))),
+        "{instances:?}"
+    );
+    let sum = "SELECT sum(received) FROM isochrone_window WHERE kind = 'receipt'";
+    assert_eq!(influxdb.number(sum), Some(7_500.0));
+}
+
+/// A back end that never answers, and one that refuses the password: a line each that names the setting, no secret, the
+/// other sink is not delayed, and what waits is pending.
+#[test]
+fn bad_back_ends_are_pending() {
+    let influxdb = InfluxDb::start_with_users("admin", "right");
+    let site = Site::start(&[]);
+    let (nowhere, url) = (format!("http://127.0.0.1:{}", free_port()), influxdb.url());
+    let settings = [
+        ("ISOCHRONE_OTLP_ENDPOINT", nowhere.as_str()),
+        ("ISOCHRONE_INFLUXDB_URL", url.as_str()),
+        ("ISOCHRONE_INFLUXDB_USERNAME", "admin"),
+        ("ISOCHRONE_INFLUXDB_PASSWORD", "s3cret-and-wrong"),
+    ];
+    let plotter = site.daemon("plotter", &settings);
+    let _consumer = site.daemon("consumer", &[]);
+    let mut producer = site.daemon("producer", &[("ISOCHRONE_RATE", "50"), ("ISOCHRONE_DURATION", "3s")]);
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, None);
+    assert_eq!(
+        (code, &report["ledger"]["exported"]["prometheus"]),
+        (0, &150.into()),
+        "{:#}",
+        report["ledger"]
+    );
+    for sink in ["otlp", "influxdb"] {
+        assert_eq!(report["ledger"]["pending"][sink], 150, "{sink}: {:#}", report["ledger"]);
+    }
+    let log = plotter.stderr();
+    let lines = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(
+        (lines("ISOCHRONE_OTLP_ENDPOINT"), lines("ISOCHRONE_INFLUXDB_PASSWORD")),
+        (1, 1),
+        "{log}"
+    );
+    assert!(!log.contains("s3cret"), "{log}");
+}

@@ -1,0 +1,270 @@
+//! The OpenTelemetry sink: sums, gauges and exponential histograms with the cuts' own times, over http/protobuf or gRPC.
+//!
+//! Each partition is a resource of its own, so that it moves between plotters as a whole. Cumulative points are the newest
+//! state (a refused or skipped one is made good by the next), delta points are what one cut added.
+
+mod client;
+mod exponential;
+mod instruments;
+mod points;
+mod state;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use isochrone_model::{
+    id::{Partition, RunName},
+    time::Second,
+    window::{CutEntry, TopicTotals, Totals},
+};
+use prometheus::proto::{MetricFamily, MetricType};
+use tracing::warn;
+
+pub use client::BadConfig;
+pub use exponential::MAX_BUCKETS;
+
+use crate::{
+    Cut, Delivery, Departure, Error, Needs, Sink,
+    prometheus::families::{counter, family},
+};
+use client::Client;
+use points::{Subject, requests};
+use state::Held;
+
+/// Bytes of one request before compression; receivers commonly take 4 MiB (gRPC's default).
+const REQUEST_BYTES: usize = 2 << 20;
+
+/// What the sink is made of.
+#[derive(Clone)]
+pub struct Config {
+    /// A base URL such as `http://localhost:4318`; `/v1/metrics` is added for [`Protocol::Http`].
+    pub endpoint: String,
+    /// How it is sent.
+    pub protocol: Protocol,
+    /// Sent with every request; values are secrets.
+    pub headers: Vec<(String, String)>,
+    /// What a point adds up.
+    pub temporality: Temporality,
+    /// PEM file with the certificates to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Topics with series of their own.
+    pub topics: usize,
+}
+
+/// How requests travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Protobuf over HTTP.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+/// What a point adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temporality {
+    /// Everything since the run began in this partition.
+    Cumulative,
+    /// What one cut added.
+    Delta,
+}
+
+/// The sink.
+pub struct Otlp {
+    temporality: Temporality,
+    topics: usize,
+    client: Client,
+    partitions: Mutex<BTreeMap<(RunName, Partition), Held>>,
+    /// Requests of a batch that the receiver already has, for when the batch comes again.
+    done: Mutex<(Vec<Identity>, usize)>,
+    rejected: AtomicU64,
+}
+
+type Identity = (RunName, Partition, u64);
+
+impl Otlp {
+    /// Nothing is connected yet.
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub fn new(config: &Config) -> Result<Otlp, BadConfig> {
+        Ok(Otlp {
+            temporality: config.temporality,
+            topics: config.topics,
+            client: Client::new(config)?,
+            partitions: Mutex::default(),
+            done: Mutex::default(),
+            rejected: AtomicU64::new(0),
+        })
+    }
+
+    /// Points that the receiver refused while it took the rest of their request.
+    pub fn rejected_points(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// What it counts of itself, for the plotter's page.
+    pub fn families(&self) -> Vec<MetricFamily> {
+        vec![family(
+            "isochrone_otlp_rejected_points_total",
+            "Points that the OTLP receiver refused while it took the rest of their request.",
+            MetricType::COUNTER,
+            vec![counter(Vec::new(), self.rejected_points())],
+        )]
+    }
+
+    fn partitions(&self) -> MutexGuard<'_, BTreeMap<(RunName, Partition), Held>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a cut says; `None` when its partition has left meanwhile.
+    fn subject<'a>(&self, cut: &'a Cut) -> Option<Subject<'a>> {
+        let added = (self.temporality == Temporality::Delta).then(|| difference(cut));
+        let totals = added.as_ref().unwrap_or(&cut.totals);
+        let mut partitions = self.partitions();
+        let held = partitions.get_mut(&(cut.run.clone(), cut.partition))?;
+        let interval = match self.temporality {
+            Temporality::Cumulative => held.running(cut),
+            Temporality::Delta => held.between(cut, totals),
+        };
+        let mut topics: BTreeMap<&str, TopicTotals> = BTreeMap::new();
+        for (topic, totals) in totals.topics() {
+            topics.entry(held.topics.label(topic)).or_default().merge(totals);
+        }
+        Some(Subject {
+            run: &cut.run,
+            partition: cut.partition,
+            system: held.system().to_owned(),
+            interval,
+            topics: topics
+                .into_iter()
+                .map(|(name, totals)| (name.to_owned(), totals))
+                .collect(),
+            bound_ns: cut.totals.run().bound_ns(),
+            verdicts: held.verdicts(cut.totals.seconds()),
+        })
+    }
+
+    /// Sends what is not there yet; the partitions of which points were refused.
+    async fn send(&self, batch: &[Arc<Cut>], subjects: &[Subject<'_>]) -> Result<BTreeSet<String>, Error> {
+        let identity: Vec<Identity> = batch
+            .iter()
+            .map(|cut| (cut.run.clone(), cut.partition, cut.number))
+            .collect();
+        let had = {
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            if done.0 != identity {
+                *done = (identity, 0);
+            }
+            done.1
+        };
+        let mut refused = BTreeSet::new();
+        for request in requests(subjects, self.temporality, REQUEST_BYTES)
+            .into_iter()
+            .skip(had)
+        {
+            let about: Vec<_> = request.resource_metrics.iter().filter_map(points::instance).collect();
+            let answer = self.client.export(request).await?;
+            self.done.lock().unwrap_or_else(PoisonError::into_inner).1 += 1;
+            let Some(partial) = answer.partial_success else {
+                continue;
+            };
+            let rejected = u64::try_from(partial.rejected_data_points).unwrap_or_default();
+            // Without refused points the message is a warning of the receiver's.
+            if rejected == 0 {
+                continue;
+            }
+            if self.rejected.fetch_add(rejected, Ordering::Relaxed) == 0 {
+                warn!(
+                    rejected,
+                    "the OTLP receiver refused points and took the others: {}; further ones are only counted",
+                    partial.error_message
+                );
+            }
+            refused.extend(about);
+        }
+        Ok(refused)
+    }
+}
+
+#[async_trait]
+impl Sink for Otlp {
+    fn name(&self) -> &'static str {
+        "otlp"
+    }
+
+    fn needs(&self) -> Needs {
+        match self.temporality {
+            Temporality::Cumulative => Needs::Totals,
+            Temporality::Delta => Needs::EveryCut,
+        }
+    }
+
+    fn recall(&self, run: &RunName, partition: Partition, kept: &[(String, Vec<u8>)]) {
+        self.partitions().insert((run.clone(), partition), Held::recall(kept));
+    }
+
+    fn keep(&self, run: &RunName, partition: Partition, second: Second, totals: &Totals) -> Vec<(String, Vec<u8>)> {
+        let mut partitions = self.partitions();
+        let named: usize = partitions.values().map(|held| held.topics.named()).sum();
+        let room = self.topics.saturating_sub(named);
+        partitions
+            .entry((run.clone(), partition))
+            .or_default()
+            .keep(second, totals, room)
+    }
+
+    async fn deliver(&self, batch: &[Arc<Cut>]) -> Result<Vec<Delivery>, Error> {
+        let subjects: Vec<_> = batch.iter().filter_map(|cut| self.subject(cut)).collect();
+        let refused = self.send(batch, &subjects).await?;
+        let mut partitions = self.partitions();
+        let deliveries = batch.iter().map(|cut| {
+            if let Some(held) = partitions.get_mut(&(cut.run.clone(), cut.partition)) {
+                held.delivered(cut.number);
+            }
+            // The receiver does not say which points: that all went out is not known of any of them.
+            if refused.contains(&points::instance_id(&cut.run, cut.partition)) {
+                cut.set_aside()
+            } else {
+                cut.delivered()
+            }
+        });
+        Ok(deliveries.collect())
+    }
+
+    fn depart(&self, run: &RunName, partition: Partition, _: Departure) {
+        self.partitions().remove(&(run.clone(), partition));
+    }
+}
+
+/// What one cut adds, counted as the totals are.
+fn difference(cut: &Cut) -> Totals {
+    let mut added = Totals::new();
+    for entry in &cut.entries {
+        if let CutEntry::Send { parts, .. } = entry {
+            for device in parts.iter().filter_map(|part| cut.totals.devices().get(&part.epoch)) {
+                added.know_device(device);
+            }
+        }
+    }
+    cut.entries.iter().for_each(|entry| added.apply(entry));
+    added
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("endpoint", &self.endpoint)
+            .field("protocol", &self.protocol)
+            .field("temporality", &self.temporality)
+            .finish_non_exhaustive()
+    }
+}

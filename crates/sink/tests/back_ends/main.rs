@@ -1,0 +1,8 @@
+//! Sinks against real servers, and against scripted ones for the answers that real ones give only when they are unwell.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
+
+mod influxdb;
+mod otlp;
+mod scripted;
+mod story;
