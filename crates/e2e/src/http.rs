@@ -75,6 +75,9 @@ impl Message {
         if let Some(length) = message.header("content-length").and_then(|text| text.parse().ok()) {
             message.body = vec![0; length];
             stream.read_exact(&mut message.body).ok()?;
+        } else if message.header("transfer-encoding") == Some("chunked") {
+            message.body = read_chunks(stream)?;
+            message.headers.retain(|(name, _)| name != "transfer-encoding");
         }
         Some(message)
     }
@@ -110,18 +113,29 @@ fn exchange(port: u16, message: &Message) -> Option<Message> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut message = message.clone();
-    // An answer of HTTP/1.0 comes in one piece.
-    message.first = message.first.replace("HTTP/1.1", "HTTP/1.0");
     let hop = ["host", "connection", "accept-encoding"];
     message.headers.retain(|(name, _)| !hop.contains(&name.as_str()));
     message.headers.push(("host".to_owned(), "localhost".to_owned()));
+    message.headers.push(("connection".to_owned(), "close".to_owned()));
     message.write(&mut stream).ok()?;
-    let mut answer = BufReader::new(stream);
-    let mut read = Message::read(&mut answer)?;
-    if read.header("content-length").is_none() {
-        answer.read_to_end(&mut read.body).ok()?;
+    Message::read(&mut BufReader::new(stream))
+}
+
+/// Each piece follows its length in hexadecimal digits; one of no length ends it.
+fn read_chunks(stream: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut size = String::new();
+        stream.read_line(&mut size).ok()?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        let start = body.len();
+        body.resize(start + size, 0);
+        stream.read_exact(&mut body[start..]).ok()?;
+        stream.read_line(&mut String::new()).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
     }
-    Some(read)
 }
 
 /// What the proxy does with one bulk request.

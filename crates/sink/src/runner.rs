@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    mem::discriminant,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -337,8 +336,8 @@ where
             }
         };
         // Another kind of trouble is news: it came up, and now refuses the password.
-        let kind = discriminant(&error);
-        if warned.replace(kind) != Some(kind) {
+        let kind = trouble(&error);
+        if warned.replace(kind.clone()) != Some(kind) {
             warn!(sink = name, "failed to {what}: failed to {error}; retrying");
         }
         shared.counters.retries.fetch_add(1, Ordering::Relaxed);
@@ -347,5 +346,16 @@ where
             return Outcome::Departed;
         }
         pause = (pause * 2).min(shared.limits.retry.1);
+    }
+}
+
+/// What makes one trouble another than the last. Of a right that is lacking, which one; of others the kind: their words change
+/// with every attempt.
+fn trouble(error: &Error) -> String {
+    match error {
+        Error::Denied { cause, .. } => cause.clone(),
+        Error::Away { .. } => "away".to_owned(),
+        Error::Busy { .. } => "busy".to_owned(),
+        Error::Poison { .. } => "poison".to_owned(),
     }
 }

@@ -221,7 +221,6 @@ async fn put(client: &Client, path: &str, body: &Value, right: &str) -> Result<(
 
 fn settings(lifecycle: bool) -> Value {
     let mut index = json!({
-        "codec": "best_compression",
         // No copy on a single node, one where there are more.
         "auto_expand_replicas": "0-1",
     });
