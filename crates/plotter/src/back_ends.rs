@@ -47,7 +47,7 @@ pub fn open(context: &Context, settings: &PlotterSettings) -> Result<BackEnds, E
         context.metrics.add_source(Arc::new(move || page.families()));
         sinks.push(sink);
     }
-    if let Some(config) = otlp_config(settings) {
+    if let Some(config) = otlp_config(context, settings) {
         let otlp = Arc::new(Otlp::new(&config)?);
         let page = otlp.clone();
         context.metrics.add_source(Arc::new(move || page.families()));
@@ -83,7 +83,7 @@ fn elasticsearch(context: &Context, settings: &PlotterSettings, url: &str) -> Re
     Elasticsearch::new(config, context.clock.clone())
 }
 
-fn otlp_config(settings: &PlotterSettings) -> Option<otlp::Config> {
+fn otlp_config(context: &Context, settings: &PlotterSettings) -> Option<otlp::Config> {
     Some(otlp::Config {
         endpoint: settings.otlp_endpoint.clone()?,
         protocol: match settings.otlp_protocol {
@@ -101,6 +101,7 @@ fn otlp_config(settings: &PlotterSettings) -> Option<otlp::Config> {
         },
         ca: settings.otlp_ca.clone(),
         topics: settings.prometheus_topics,
+        hold_back: context.store.memory(),
     })
 }
 

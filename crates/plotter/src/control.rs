@@ -228,7 +228,7 @@ impl Plotter {
         };
         if known {
             serving.finish(&self.desk).await?;
-            let others = serving.settle(&self.desk, &mut self.results).await?;
+            let others = serving.settle(&self.desk, &mut self.results, Departure::Closed).await?;
             serving.leave(&self.desk, Departure::Closed).await?;
             self.servings.remove(run);
             for passed in others {
@@ -288,7 +288,7 @@ impl Plotter {
         for (_, mut serving) in std::mem::take(&mut self.servings) {
             let left: Result<(), StoreError> = async {
                 serving.round(&self.desk, second).await?;
-                serving.settle(&self.desk, &mut self.results).await?;
+                serving.settle(&self.desk, &mut self.results, Departure::Moved).await?;
                 serving.leave(&self.desk, Departure::Moved).await
             }
             .await;

@@ -311,7 +311,7 @@ impl Holding {
     }
 
     /// Offers each sink the cuts it has not had.
-    fn offer(&mut self, desk: &Desk) {
+    pub fn offer(&mut self, desk: &Desk) {
         let newest = self.progress.newest();
         for runner in desk.sinks.runners() {
             let name = runner.name();
@@ -373,6 +373,13 @@ impl Holding {
     pub fn is_under_way(&self) -> bool {
         let passed = |name: &str| self.cursors.get(name).map_or(0, |cursor| cursor.cut);
         self.offered.iter().any(|(name, offered)| passed(name) < *offered)
+    }
+
+    /// Whether a sink has not had the newest cut yet.
+    pub fn is_behind(&self, desk: &Desk) -> bool {
+        let newest = self.progress.newest();
+        let passed = |name: &str| self.cursors.get(name).map_or(0, |cursor| cursor.cut);
+        desk.sinks.runners().any(|runner| passed(runner.name()) < newest)
     }
 
     /// A sink is done with a cut: its cursor moves to it.

@@ -1,6 +1,6 @@
 //! One run: this plotter's membership in it and its share of partitions.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use isochrone_daemon::{
@@ -28,6 +28,9 @@ use crate::{
     holding::{Desk, Holding, SINK_DEADLINE},
     share::{Held, Load, fair_share, surplus},
 };
+
+/// How often cuts are offered again while a run ends.
+const SETTLE_STEP: Duration = Duration::from_millis(100);
 
 /// A run that is not closed.
 pub struct Serving {
@@ -262,15 +265,31 @@ impl Serving {
         Ok(())
     }
 
-    /// Waits until every sink is done with what it was offered, or some seconds have passed.
-    pub async fn settle(&mut self, desk: &Desk, results: &mut mpsc::Receiver<Passed>) -> Result<Vec<Passed>, Error> {
+    /// Waits until every sink is done with what it was offered, or, when nobody comes after us, with all there is; or until
+    /// some seconds have passed.
+    pub async fn settle(
+        &mut self,
+        desk: &Desk,
+        results: &mut mpsc::Receiver<Passed>,
+        how: Departure,
+    ) -> Result<Vec<Passed>, Error> {
         let deadline = Instant::now() + SINK_DEADLINE;
         let mut others = Vec::new();
-        while self.holdings.values().any(Holding::is_under_way) {
-            match timeout_at(deadline, results.recv()).await {
+        let waits = |holding: &Holding| match how {
+            Departure::Moved => holding.is_under_way(),
+            Departure::Closed => holding.is_behind(desk),
+        };
+        while self.holdings.values().any(waits) && Instant::now() < deadline {
+            if how == Departure::Closed {
+                // A cut that the store could still lose was not offered before.
+                self.holdings.values_mut().for_each(|holding| holding.offer(desk));
+            }
+            let until = deadline.min(Instant::now() + SETTLE_STEP);
+            match timeout_at(until, results.recv()).await {
                 Ok(Some(passed)) if passed.cut.run == self.record.run => self.passed(desk, &passed).await?,
                 Ok(Some(passed)) => others.push(passed),
-                Ok(None) | Err(_) => break,
+                Ok(None) => break,
+                Err(_) => {}
             }
         }
         Ok(others)

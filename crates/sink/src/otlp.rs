@@ -17,6 +17,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -25,7 +26,9 @@ use isochrone_model::{
     time::Second,
     window::{CutEntry, TopicTotals, Totals},
 };
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
 use prometheus::proto::{MetricFamily, MetricType};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 pub use client::BadConfig;
@@ -57,6 +60,8 @@ pub struct Config {
     pub ca: Option<PathBuf>,
     /// Topics with series of their own.
     pub topics: usize,
+    /// How long the store may still lose a cut (2 s for Redis, 0 in memory): a running total waits for that, or it could fall.
+    pub hold_back: Duration,
 }
 
 /// How requests travel.
@@ -81,14 +86,23 @@ pub enum Temporality {
 pub struct Otlp {
     temporality: Temporality,
     topics: usize,
+    hold_back: Duration,
     client: Client,
     partitions: Mutex<BTreeMap<(RunName, Partition), Held>>,
-    /// Requests of a batch that the receiver already has, for when the batch comes again.
-    done: Mutex<(Vec<Identity>, usize)>,
+    progress: Mutex<Progress>,
     rejected: AtomicU64,
 }
 
-type Identity = (RunName, Partition, u64);
+/// How far a batch has come, for when it comes again.
+#[derive(Default)]
+struct Progress {
+    /// Run, partition and number of its cuts.
+    batch: Vec<(RunName, Partition, u64)>,
+    /// How many of its requests were answered.
+    answered: usize,
+    /// Of which instances points were refused.
+    refused: BTreeSet<String>,
+}
 
 impl Otlp {
     /// Nothing is connected yet.
@@ -99,9 +113,10 @@ impl Otlp {
         Ok(Otlp {
             temporality: config.temporality,
             topics: config.topics,
+            hold_back: config.hold_back,
             client: Client::new(config)?,
             partitions: Mutex::default(),
-            done: Mutex::default(),
+            progress: Mutex::default(),
             rejected: AtomicU64::new(0),
         })
     }
@@ -153,45 +168,67 @@ impl Otlp {
         })
     }
 
-    /// Sends what is not there yet; the partitions of which points were refused.
+    /// Sends what is not there yet; the instances of which points were refused.
     async fn send(&self, batch: &[Arc<Cut>], subjects: &[Subject<'_>]) -> Result<BTreeSet<String>, Error> {
-        let identity: Vec<Identity> = batch
+        let batch: Vec<_> = batch
             .iter()
             .map(|cut| (cut.run.clone(), cut.partition, cut.number))
             .collect();
-        let had = {
-            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-            if done.0 != identity {
-                *done = (identity, 0);
+        let answered = {
+            let mut progress = self.progress();
+            if progress.batch != batch {
+                *progress = Progress {
+                    batch,
+                    ..Progress::default()
+                };
             }
-            done.1
+            progress.answered
         };
-        let mut refused = BTreeSet::new();
         for request in requests(subjects, self.temporality, REQUEST_BYTES)
             .into_iter()
-            .skip(had)
+            .skip(answered)
         {
             let about: Vec<_> = request.resource_metrics.iter().filter_map(points::instance).collect();
             let answer = self.client.export(request).await?;
-            self.done.lock().unwrap_or_else(PoisonError::into_inner).1 += 1;
-            let Some(partial) = answer.partial_success else {
-                continue;
-            };
-            let rejected = u64::try_from(partial.rejected_data_points).unwrap_or_default();
-            // Without refused points the message is a warning of the receiver's.
-            if rejected == 0 {
-                continue;
+            let refused = answer.partial_success.is_some_and(|partial| self.note(&partial));
+            let mut progress = self.progress();
+            progress.answered += 1;
+            if refused {
+                progress.refused.extend(about);
             }
-            if self.rejected.fetch_add(rejected, Ordering::Relaxed) == 0 {
-                warn!(
-                    rejected,
-                    "the OTLP receiver refused points and took the others: {}; further ones are only counted",
-                    partial.error_message
-                );
-            }
-            refused.extend(about);
         }
-        Ok(refused)
+        Ok(std::mem::take(&mut *self.progress()).refused)
+    }
+
+    /// Counts refused points; whether there were any (without them the message is a warning of the receiver's).
+    fn note(&self, partial: &ExportMetricsPartialSuccess) -> bool {
+        let rejected = u64::try_from(partial.rejected_data_points).unwrap_or_default();
+        if rejected > 0 && self.rejected.fetch_add(rejected, Ordering::Relaxed) == 0 {
+            warn!(
+                rejected,
+                "the OTLP receiver refused points and took the others: {}; further ones are only counted",
+                partial.error_message
+            );
+        }
+        rejected > 0
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the store can no longer lose any of these.
+    fn safe_at(&self, batch: &[Arc<Cut>]) -> Option<Instant> {
+        if self.temporality == Temporality::Delta {
+            // The plotter offers single cuts only then.
+            return None;
+        }
+        let mut partitions = self.partitions();
+        let safe = batch.iter().filter_map(|cut| {
+            let held = partitions.get_mut(&(cut.run.clone(), cut.partition))?;
+            held.safe_at(cut, self.hold_back)
+        });
+        safe.max()
     }
 }
 
@@ -223,6 +260,9 @@ impl Sink for Otlp {
     }
 
     async fn deliver(&self, batch: &[Arc<Cut>]) -> Result<Vec<Delivery>, Error> {
+        if let Some(safe) = self.safe_at(batch) {
+            sleep_until(safe).await;
+        }
         let subjects: Vec<_> = batch.iter().filter_map(|cut| self.subject(cut)).collect();
         let refused = self.send(batch, &subjects).await?;
         let mut partitions = self.partitions();

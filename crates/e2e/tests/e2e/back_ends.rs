@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use isochrone_e2e::{
     daemon::{Site, ready},
-    report::{assert_whole, closed},
+    report::{assert_whole, closed, read},
     servers::{Collector, InfluxDb, OtlpPrometheus, Point, free_port},
     wait,
 };
@@ -36,6 +36,21 @@ fn fleet(site: &Site, seconds: u64, meanwhile: impl FnOnce()) {
     for producer in &mut producers {
         assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
     }
+}
+
+/// The report once these sinks have everything: they get a cut when the store can no longer lose it, seconds after it was
+/// made, and so after the run has closed.
+fn exported(site: &Site, sinks: &[&str], expected: u64) -> Value {
+    let (report, code) = closed(site, None);
+    assert_whole(&report);
+    assert_eq!(code, 0);
+    let run = report["run"].as_str().expect("a name").to_owned();
+    let arguments = ["report", "--format", "json", "--run", run.as_str()];
+    wait::until_some(&format!("{sinks:?} to have {expected}"), START, || {
+        let (report, _) = read(&site.isochrone(&arguments));
+        let has = |sink: &&str| report["ledger"]["exported"][*sink] == expected;
+        sinks.iter().all(has).then_some(report)
+    })
 }
 
 fn percentile(report: &Value, what: &str, name: &str) -> f64 {
@@ -78,20 +93,9 @@ fn prometheus_over_otlp_and_influxdb_agree_with_the_ledger() {
         ("ISOCHRONE_INFLUXDB_URL", influxdb.url()),
     ];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let plotter = site.daemon("plotter", &settings);
+    let _plotter = site.daemon("plotter", &settings);
     fleet(&site, 10, || {});
-    let (report, code) = closed(&site, None);
-    assert_whole(&report);
-    assert_eq!(code, 0);
-    for sink in ["prometheus", "otlp", "influxdb"] {
-        assert_eq!(
-            report["ledger"]["exported"][sink],
-            5_000,
-            "{sink}: {:#}\n{}",
-            report["ledger"],
-            plotter.stderr()
-        );
-    }
+    let report = exported(&site, &["prometheus", "otlp", "influxdb"], 5_000);
 
     let run = report["run"].as_str().expect("a name");
     let own = format!(r#"isochrone_run="{run}""#);
@@ -174,17 +178,7 @@ fn back_ends_may_come_late() {
         influxdb.create("isochrone");
         wait::until("both to work", START, || said("sink works again") == 2);
     });
-    let (report, _) = closed(&site, None);
-    assert_whole(&report);
-    for sink in ["prometheus", "otlp", "influxdb"] {
-        assert_eq!(
-            report["ledger"]["exported"][sink],
-            7_500,
-            "{sink}: {:#}\n{}",
-            report["ledger"],
-            plotter.stderr()
-        );
-    }
+    let report = exported(&site, &["prometheus", "otlp", "influxdb"], 7_500);
     assert_eq!(
         (said("ISOCHRONE_OTLP_ENDPOINT"), said("ISOCHRONE_INFLUXDB_URL")),
         (1, 1)

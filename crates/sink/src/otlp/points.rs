@@ -45,7 +45,8 @@ pub struct Interval {
     pub end: i64,
 }
 
-/// Requests of about `limit` bytes before compression: a topic's points stay together, so one may be larger by that much.
+/// Requests of about `limit` bytes before compression: a topic's points stay together, so one may be larger by that much. The
+/// same subjects make the same requests, whatever their gauges.
 pub fn requests(subjects: &[Subject<'_>], temporality: Temporality, limit: usize) -> Vec<ExportMetricsServiceRequest> {
     let mut builder = Builder {
         temporality,
@@ -93,7 +94,6 @@ impl Builder {
     fn add(&mut self, subject: &Subject<'_>, limit: usize) {
         let mut points = Points::none();
         points.gauges = gauges(subject);
-        self.size += points.gauges.iter().map(Message::encoded_len).sum::<usize>();
         for (topic, totals) in &subject.topics {
             self.size += points.add(subject, self.temporality, topic, totals);
             if self.size >= limit {

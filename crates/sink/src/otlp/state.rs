@@ -1,12 +1,16 @@
 //! What must be known of a partition beside its cuts: times that never fall, and the names its topics show under.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use isochrone_model::{
     time::{NANOS_PER_SECOND, Second},
     verdict::{Reason, SecondFacts},
     window::Totals,
 };
+use tokio::time::Instant;
 
 use super::points::Interval;
 use crate::{
@@ -41,6 +45,8 @@ pub struct Held {
     fresh: bool,
     /// By cut: a batch that comes again has the times it had.
     given: BTreeMap<u64, Interval>,
+    /// When cuts were stored, by their seconds, oldest first.
+    stored: VecDeque<(Second, Instant)>,
 }
 
 impl Held {
@@ -86,6 +92,7 @@ impl Held {
             .get_or_insert_with(|| first(totals).unwrap_or(second).start().0);
         self.latest = end(second).max(self.latest + STEP_NS);
         self.fresh = true;
+        self.stored.push_back((second, Instant::now()));
         let times = [start.to_be_bytes(), self.latest.to_be_bytes()].concat();
         fields.push((TIMES.to_owned(), times));
         fields
@@ -117,6 +124,14 @@ impl Held {
         let start = self.last.unwrap_or(own.start().0);
         let end = end(cut.second).max(start + STEP_NS);
         self.give(cut.number, Interval { start, end })
+    }
+
+    /// From when on the store can no longer lose the cut, which it may for as long as `memory`.
+    pub fn safe_at(&mut self, cut: &Cut, memory: Duration) -> Option<Instant> {
+        while self.stored.get(1).is_some_and(|(second, _)| *second <= cut.second) {
+            self.stored.pop_front();
+        }
+        self.stored.front().map(|(_, stored)| *stored + memory)
     }
 
     fn give(&mut self, cut: u64, interval: Interval) -> Interval {

@@ -30,6 +30,7 @@ fn sink(endpoint: &str, protocol: Protocol, temporality: Temporality) -> Otlp {
         temporality,
         ca: None,
         topics: 2,
+        hold_back: Duration::ZERO,
     };
     Otlp::new(&config).unwrap()
 }
@@ -165,6 +166,7 @@ async fn requests_are_bounded() {
         temporality: Temporality::Cumulative,
         ca: None,
         topics: 10_000,
+        hold_back: Duration::ZERO,
     };
     let sink = Otlp::new(&config).unwrap();
     let mut story = Story::new(&sink, "r1", 1);
