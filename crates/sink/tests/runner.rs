@@ -179,6 +179,25 @@ async fn running_totals_replace() {
     runner.close(SOON).await;
 }
 
+/// A total that is refused is not passed, so that what it holds stays pending; the next one makes it good.
+#[tokio::test]
+async fn a_refused_total_is_pending() {
+    let sink = Flaky::new(Needs::Totals, 0, Some(1), 1_000);
+    let (sender, mut passed) = mpsc::channel(64);
+    let runner = Runner::start(sink.clone(), limits(), sender);
+    runner.offer(cut(1, 1));
+    timeout(SOON, async {
+        while sink.gate.available_permits() == 1_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("is delivered");
+    runner.offer(cut(1, 2));
+    assert_eq!(next(&mut passed).await.cut.number, 2);
+    runner.close(SOON).await;
+}
+
 /// What waits of a partition that left is not delivered, also when its delivery is being retried; others are.
 #[tokio::test]
 async fn departed_partitions_are_forgotten() {

@@ -201,3 +201,77 @@ fn metrics_url(endpoint: &str) -> String {
         format!("{base}/v1/metrics")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+    use crate::{Fate, otlp::Temporality};
+
+    /// Each status has the fate that the protocol gives it; the server's patience is heeded.
+    #[tokio::test]
+    async fn statuses_have_fates() {
+        let client = Client::new(&Config {
+            endpoint: "http://127.0.0.1:4317".to_owned(),
+            protocol: Protocol::Grpc,
+            headers: Vec::new(),
+            temporality: Temporality::Delta,
+            ca: None,
+            topics: 1,
+            hold_back: Duration::ZERO,
+        })
+        .unwrap();
+        let patience = ErrorDetails::with_retry_info(Some(Duration::from_secs(7)));
+        let patient = |code| Status::with_error_details(code, "later", patience.clone());
+        let plain = |code| {
+            let mut status = Status::new(code, "so it is");
+            // What a server that speaks gRPC says has metadata.
+            status.metadata_mut().insert("grpc-server", "x".parse().unwrap());
+            status
+        };
+        let fate = |status: &Status| client.of_status(status).fate();
+        let after = Fate::Retry(Some(Duration::from_secs(7)));
+        assert_eq!(fate(&patient(Code::ResourceExhausted)), after);
+        assert_eq!(fate(&patient(Code::Unavailable)), after);
+        assert_eq!(fate(&plain(Code::ResourceExhausted)), Fate::SetAside);
+        for code in [
+            Code::InvalidArgument,
+            Code::Internal,
+            Code::Unknown,
+            Code::FailedPrecondition,
+        ] {
+            assert_eq!(fate(&plain(code)), Fate::SetAside, "{code:?}");
+        }
+        for code in [
+            Code::Unavailable,
+            Code::Cancelled,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+            Code::DataLoss,
+        ] {
+            assert_eq!(fate(&plain(code)), Fate::Retry(None), "{code:?}");
+        }
+        for (code, setting) in [
+            (Code::Unauthenticated, "ISOCHRONE_OTLP_HEADERS"),
+            (Code::Unimplemented, "ISOCHRONE_OTLP_ENDPOINT"),
+        ] {
+            let error = client.of_status(&plain(code));
+            assert!(
+                error.fate() == Fate::Retry(None) && error.to_string().contains(setting),
+                "{error}"
+            );
+        }
+    }
+
+    /// A base, or the whole address.
+    #[test]
+    fn endpoints() {
+        assert_eq!(metrics_url("http://h:4318"), "http://h:4318/v1/metrics");
+        assert_eq!(
+            metrics_url("http://h:9090/api/v1/otlp/"),
+            "http://h:9090/api/v1/otlp/v1/metrics"
+        );
+        assert_eq!(metrics_url("http://h/v1/metrics"), "http://h/v1/metrics");
+    }
+}
