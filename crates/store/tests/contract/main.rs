@@ -57,6 +57,8 @@ contract! {
     claims::a_repeated_claim_brings_the_same
     claims::a_claim_tells_how_it_was_left
     claims::a_closed_topic_reopens_for_a_new_epoch
+    claims::a_topic_that_a_device_joined_is_not_closed
+    claims::a_whole_partition_has_one_holder
     claims::a_shared_topic_brings_all_its_devices
     claims::nobody_settles_what_is_held
     leases::renewals_never_create_a_row

@@ -9,10 +9,10 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error, Store,
-    types::{Cursor, Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush},
+    types::{ClaimEnd, Cursor, Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush},
 };
 
-use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, entry, flush, part, save};
+use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, entry, flush, given_back, part, save};
 
 async fn entries(fixture: &Fixture) -> Vec<isochrone_store::types::Entry> {
     fixture
@@ -111,7 +111,7 @@ pub async fn a_lost_token_fences_only_its_topic(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a", "b"]).await;
     let claims = fixture.claim(ALICE, 2).await;
     let (a, b) = (&claims[0], &claims[1]);
-    let back = [(a.topic.clone(), a.token, false)];
+    let back = [given_back(a, ClaimEnd::Free)];
     fixture
         .store
         .give_back(&fixture.run, HERE, ALICE, &back, Left::GivenBack { session: true })
