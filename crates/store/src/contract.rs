@@ -189,7 +189,9 @@ pub trait Samples: Send + Sync {
         delete: &[EntryId],
     ) -> Result<(), Error>;
     /// How many bytes of entries the partition may hold (ISOCHRONE_RETAIN divided by the partitions; 512 MiB until a
-    /// plotter says otherwise). Beyond it flushes leave entries out, and their samples count as dropped.
+    /// plotter says otherwise). Beyond it a flush makes room: the oldest cut goes that the slowest sinks have not passed,
+    /// for them alone, and its samples count as [`sink_dropped`](crate::types::SinkCounts::sink_dropped) of theirs. Where
+    /// no sink holds anything back the flush leaves its own entries out, and their samples count as dropped.
     async fn retain(&self, run: &RunName, partition: Partition, bytes: u64) -> Result<(), Error>;
     /// Gives the partition up.
     async fn let_go(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error>;
