@@ -175,7 +175,7 @@ impl Maker<'_> {
             epoch,
             payload: self.payload.clone(),
             device: seed,
-            in_flight: settings.in_flight,
+            in_flight: settings.in_flight(),
         };
         Ok(Planned {
             registration,
