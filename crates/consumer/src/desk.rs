@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use isochrone_daemon::settings::ConsumerSettings;
+use isochrone_daemon::{clock::SystemClock, settings::ConsumerSettings};
 use isochrone_model::{
     id::{DaemonId, Domain, Partition, RunName},
     time::{Clock, Monotonic},
@@ -42,6 +42,8 @@ pub struct Equipment {
     pub clock: Arc<dyn Clock>,
     /// Its domain.
     pub domain: Domain,
+    /// The same clock, as the one that knows of the store's server.
+    pub server: Arc<SystemClock>,
     /// The store, called on the daemon's runtime.
     pub store: Arc<dyn Store>,
     /// The daemon's runtime.

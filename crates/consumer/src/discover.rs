@@ -6,7 +6,7 @@ use isochrone_daemon::{Context, settings::ConsumerSettings};
 use isochrone_model::id::RunName;
 use isochrone_store::{
     Error as StoreError,
-    types::{Change, RunRecord, RunState, SCHEMA},
+    types::{Change, RunRecord, RunState},
 };
 use tokio::sync::{Notify, watch};
 
@@ -147,7 +147,7 @@ impl Discovery {
     }
 
     fn start_run(&mut self, record: &RunRecord) -> Result<(), Error> {
-        if let Some(problem) = self.disagreement(record) {
+        if let Err(problem) = record.must_agree(&self.context.common.pins()) {
             if self.context.common.run.is_some() {
                 return Err(problem.into());
             }
@@ -177,32 +177,6 @@ impl Discovery {
         };
         self.runs.insert(record.run.clone(), handle);
         Ok(())
-    }
-
-    /// What this daemon and the run's pins do not agree on.
-    fn disagreement(&self, record: &RunRecord) -> Option<StoreError> {
-        let common = &self.context.common;
-        let pins = &record.pins;
-        let pairs = [
-            ("schema version", SCHEMA.to_string(), pins.schema.to_string()),
-            (
-                "ISOCHRONE_PARTITIONS",
-                common.partitions.to_string(),
-                pins.partitions.to_string(),
-            ),
-            (
-                "ISOCHRONE_CLAIM_UNIT",
-                common.claim_unit.as_str().to_owned(),
-                pins.claim_unit.clone(),
-            ),
-        ];
-        let differs = pairs.into_iter().find(|(_, ours, theirs)| ours != theirs);
-        differs.map(|(setting, ours, theirs)| StoreError::Pins {
-            run: record.run.clone(),
-            setting,
-            ours,
-            theirs,
-        })
     }
 
     async fn end_run(&mut self, run: &RunName) {

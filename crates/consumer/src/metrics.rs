@@ -5,87 +5,58 @@ use prometheus::{Gauge, IntCounter};
 
 use crate::slice::Tally;
 
-const RECEIVED: Metric = Metric::counter(
-    "isochrone_consumer_received_total",
-    "First copies of messages received.",
-);
-const DUPLICATES: Metric = Metric::counter(
-    "isochrone_consumer_duplicates_total",
-    "Further copies of messages received.",
-);
-const RETAINED: Metric = Metric::counter("isochrone_consumer_retained_total", "Retained messages received.");
-const UNSTAMPED: Metric = Metric::counter(
-    "isochrone_consumer_unstamped_total",
-    "Messages received without a stamp or with a broken one.",
-);
-const FOREIGN: Metric = Metric::counter(
-    "isochrone_consumer_foreign_total",
-    "Messages received whose device does not belong to the topic they came on.",
-);
-const STRAY: Metric = Metric::counter(
-    "isochrone_consumer_stray_total",
-    "Messages received on topics that were not held any more.",
-);
-const DROPPED: Metric = Metric::counter(
-    "isochrone_consumer_dropped_total",
-    "Samples dropped because the store was away for longer than ISOCHRONE_BUFFER lasts.",
-);
-const FLUSHES: Metric = Metric::counter(
-    "isochrone_consumer_flushes_total",
-    "Writes of samples that the store confirmed.",
-);
-const SHED: Metric = Metric::counter(
-    "isochrone_consumer_shed_entries_total",
-    "Entries that the store left out because it held ISOCHRONE_RETAIN already.",
-);
-const FENCED: Metric = Metric::counter(
-    "isochrone_consumer_fenced_total",
-    "Claims found to be somebody else's by now.",
-);
+/// From one table: the counters as they are declared, and as they are counted in.
+macro_rules! counters {
+    ($($(#[doc = $what:literal])+ $name:ident = $metric:literal, $help:literal;)+) => {
+        /// The daemon's own metrics, ready to be counted in.
+        #[derive(Clone)]
+        pub struct Counters {
+            $($(#[doc = $what])+ pub $name: IntCounter,)+
+            /// Claims held.
+            pub claims: Gauge,
+        }
+
+        impl Counters {
+            /// Declares them all.
+            pub fn new(metrics: &Metrics) -> Counters {
+                Counters {
+                    $($name: metrics.counter(const { &Metric::counter($metric, $help) }),)+
+                    claims: metrics.gauge(&CLAIMS),
+                }
+            }
+        }
+    };
+}
+
 const CLAIMS: Metric = Metric::gauge("isochrone_consumer_claims", "Response topics held.");
 
-/// The counters, ready to be counted in.
-#[derive(Clone)]
-pub struct Counters {
-    received: IntCounter,
-    duplicates: IntCounter,
-    retained: IntCounter,
-    unstamped: IntCounter,
-    foreign: IntCounter,
-    stray: IntCounter,
+counters! {
+    /// First copies.
+    unique = "isochrone_consumer_received_total", "First copies of messages received.";
+    /// Further copies.
+    duplicates = "isochrone_consumer_duplicates_total", "Further copies of messages received.";
+    /// Retained messages.
+    retained = "isochrone_consumer_retained_total", "Retained messages received.";
+    /// Without a stamp or with a broken one.
+    unstamped = "isochrone_consumer_unstamped_total", "Messages received without a stamp or with a broken one.";
+    /// Of an epoch that does not belong where it arrived.
+    foreign = "isochrone_consumer_foreign_total", "Messages received whose device does not belong to the topic they came on.";
+    /// On a topic that is not held (any more).
+    stray = "isochrone_consumer_stray_total", "Messages received on topics that were not held any more.";
     /// Samples dropped.
-    pub dropped: IntCounter,
+    dropped = "isochrone_consumer_dropped_total", "Samples dropped because the store was away for longer than ISOCHRONE_BUFFER lasts.";
     /// Flushes stored.
-    pub flushes: IntCounter,
+    flushes = "isochrone_consumer_flushes_total", "Writes of samples that the store confirmed.";
     /// Entries the store left out.
-    pub shed: IntCounter,
+    shed = "isochrone_consumer_shed_entries_total", "Entries that the store left out because it held ISOCHRONE_RETAIN already.";
     /// Claims lost.
-    pub fenced: IntCounter,
-    /// Claims held.
-    pub claims: Gauge,
+    fenced = "isochrone_consumer_fenced_total", "Claims found to be somebody else's by now.";
 }
 
 impl Counters {
-    /// Declares them all.
-    pub fn new(metrics: &Metrics) -> Counters {
-        Counters {
-            received: metrics.counter(&RECEIVED),
-            duplicates: metrics.counter(&DUPLICATES),
-            retained: metrics.counter(&RETAINED),
-            unstamped: metrics.counter(&UNSTAMPED),
-            foreign: metrics.counter(&FOREIGN),
-            stray: metrics.counter(&STRAY),
-            dropped: metrics.counter(&DROPPED),
-            flushes: metrics.counter(&FLUSHES),
-            shed: metrics.counter(&SHED),
-            fenced: metrics.counter(&FENCED),
-            claims: metrics.gauge(&CLAIMS),
-        }
-    }
-
     /// Adds what a slice counted since the last time.
     pub fn add(&self, tally: Tally) {
-        self.received.inc_by(tally.unique);
+        self.unique.inc_by(tally.unique);
         self.duplicates.inc_by(tally.duplicates);
         self.retained.inc_by(tally.retained);
         self.unstamped.inc_by(tally.unstamped);

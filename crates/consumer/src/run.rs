@@ -1,6 +1,9 @@
 //! One run, from joining its roster to giving everything back: leases, room, claims.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod balance;
+mod take;
+
+use std::{sync::Arc, time::Duration};
 
 use isochrone_daemon::{
     Context,
@@ -11,12 +14,13 @@ use isochrone_daemon::{
 use isochrone_model::id::{Partition, RunName};
 use isochrone_store::{
     Error, Fate,
-    types::{Claimed, Role, RunRecord, TopicStatus},
+    types::{Role, RunRecord},
 };
 use tokio::sync::{Notify, mpsc, watch};
 
+use self::balance::Balance;
 use crate::{
-    claims::{Room, fair_share, order},
+    claims::Room,
     connect::Sharing,
     tender::Hold,
     worker::{Command, Pool},
@@ -29,12 +33,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// ask at once.
 const SPREAD: Duration = Duration::from_millis(50);
 
-/// Looks without anything free after which a consumer that holds nothing says that it idles.
-const SURPLUS: u32 = 3;
-
-/// Looks after which partitions beyond the fair share are taken because nobody else does.
-const LEFT_OVER: u32 = 3;
-
 /// Before the reference clock has been read nothing is measured; a store that is reached answers it at once.
 const CLOCK_WAIT: Duration = Duration::from_secs(2);
 
@@ -46,7 +44,7 @@ pub struct Run {
     room: Arc<Room>,
     claims: Option<usize>,
     wake: Arc<Notify>,
-    partitions: BTreeSet<Partition>,
+    balance: Balance,
     doubtful: Option<(Partition, usize)>,
     empty_looks: u32,
     said_idle: bool,
@@ -79,7 +77,7 @@ impl Run {
             room: start.room,
             claims: start.claims,
             wake: start.wake,
-            partitions: BTreeSet::new(),
+            balance: Balance::default(),
             doubtful: None,
             empty_looks: 0,
             said_idle: false,
@@ -112,10 +110,11 @@ impl Run {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.heed(event, ordinal).await,
+                    Some(event) => self.heed(event, &hold, ordinal).await,
                     // The keeper has ended; its end has stopped the daemon.
                     None => break,
                 },
+                ended = self.balance.given_back() => self.gave_back(ended, &hold).await,
                 () = self.wake.notified() => {
                     tokio::time::sleep(self.spread()).await;
                     self.take(&hold).await;
@@ -192,7 +191,7 @@ impl Run {
         self.store_away = false;
     }
 
-    async fn heed(&mut self, event: LeaseEvent, ordinal: u32) {
+    async fn heed(&mut self, event: LeaseEvent, hold: &Hold, ordinal: u32) {
         let run = self.record.run.clone();
         match event {
             LeaseEvent::RosterLost => {
@@ -200,10 +199,13 @@ impl Run {
                 self.enlist(Some(ordinal)).await;
             }
             LeaseEvent::PartitionLost(partition) => {
-                self.partitions.remove(&partition);
+                self.balance.holds(partition, false);
                 self.pool.tell(partition, Command::Lost { run, partition }).await;
             }
             LeaseEvent::Held(partition, claims) => {
+                // An answer that was overtaken by the end of the hold says nothing.
+                let held = hold.keeper.valid_until(partition).is_some();
+                self.balance.holds(partition, held && !claims.is_empty());
                 self.pool
                     .tell(partition, Command::Held { run, partition, claims })
                     .await;
@@ -217,152 +219,6 @@ impl Run {
         }
     }
 
-    /// Takes what is free while there is room.
-    async fn take(&mut self, hold: &Arc<Hold>) {
-        if let Some((partition, want)) = self.doubtful {
-            // The answer to a claim was lost: asked again, the store names what it had given.
-            if !self.claim(hold, partition, want).await {
-                return;
-            }
-        }
-        if !self.room.is_free() {
-            return;
-        }
-        let run = self.record.run.clone();
-        let free = match self.context.store.free(&run).await {
-            Ok(free) => free,
-            Err(problem) => {
-                self.is_away(&problem);
-                return;
-            }
-        };
-        self.is_back();
-        let free = order(free, self.context.daemon);
-        self.say_idle(free.is_empty());
-        match self.unit() {
-            ClaimUnit::Topic => self.take_topics(hold, free).await,
-            ClaimUnit::Partition => self.take_partitions(hold, free).await,
-        }
-        let held = self.room.held();
-        self.context
-            .health
-            .set_ready(true, &format!("listens for {held} topics"));
-    }
-
-    fn say_idle(&mut self, nothing_free: bool) {
-        let surplus = nothing_free && self.room.held() == 0;
-        self.empty_looks = if surplus { self.empty_looks + 1 } else { 0 };
-        if self.empty_looks == SURPLUS && !std::mem::replace(&mut self.said_idle, true) {
-            tracing::info!(run = %self.record.run, "no topic is free: this consumer idles until one is");
-        }
-    }
-
-    async fn take_topics(&mut self, hold: &Arc<Hold>, free: Vec<(Partition, u64)>) {
-        for (partition, count) in free {
-            let want = self.room.reserve(count as usize);
-            if want == 0 || !self.claim(hold, partition, want).await {
-                return;
-            }
-        }
-    }
-
-    /// Whole partitions: those we hold already, then new ones up to a fair share, then what nobody else takes.
-    async fn take_partitions(&mut self, hold: &Arc<Hold>, free: Vec<(Partition, u64)>) {
-        if free.is_empty() {
-            return;
-        }
-        let share = match self.share().await {
-            Ok(share) => share,
-            Err(problem) => {
-                self.is_away(&problem);
-                return;
-            }
-        };
-        let beyond = free.iter().any(|(partition, _)| !self.partitions.contains(partition));
-        self.empty_looks = if beyond && self.partitions.len() >= share {
-            self.empty_looks + 1
-        } else {
-            0
-        };
-        let limit = if self.empty_looks >= LEFT_OVER {
-            usize::MAX
-        } else {
-            share
-        };
-        for (partition, count) in free {
-            let ours = self.partitions.contains(&partition);
-            if !ours && (self.partitions.len() >= limit || self.is_anothers(partition).await) {
-                continue;
-            }
-            let want = self.room.reserve(count as usize);
-            if want == 0 || !self.claim(hold, partition, want).await {
-                return;
-            }
-        }
-    }
-
-    async fn share(&self) -> Result<usize, Error> {
-        let roster = self.context.store.roster(&self.record.run).await?;
-        let alive = roster
-            .iter()
-            .filter(|member| member.role == Role::Consumer && !member.ended && !member.vanished);
-        Ok(fair_share(self.record.pins.partitions, alive.count()))
-    }
-
-    /// Another consumer listens for this partition with the session that we would take away from it.
-    async fn is_anothers(&self, partition: Partition) -> bool {
-        let topics = self.context.store.topics(&self.record.run, partition).await;
-        let Ok(topics) = topics else { return true };
-        topics.iter().any(|topic| {
-            matches!(topic.status, TopicStatus::Claimed | TopicStatus::Ready)
-                && topic.holder.is_some_and(|(daemon, _)| daemon != self.context.daemon)
-        })
-    }
-
-    /// Claims with room reserved; false when the store did not answer.
-    async fn claim(&mut self, hold: &Arc<Hold>, partition: Partition, want: usize) -> bool {
-        let daemon = self.context.daemon;
-        let claimed: Vec<Claimed> = match self.context.store.claim(&hold.run, partition, daemon, want).await {
-            Ok(claimed) => claimed,
-            Err(problem) => {
-                // It may have happened: the room stays reserved until the store has said so.
-                if self.is_away(&problem).is_some() {
-                    self.doubtful = Some((partition, want));
-                } else {
-                    self.doubtful = None;
-                    self.room.release(want);
-                }
-                return false;
-            }
-        };
-        self.doubtful = None;
-        self.is_back();
-        // Quietly: this consumer itself is the one that would be woken.
-        self.room.give_up(want - claimed.len().min(want));
-        if claimed.is_empty() {
-            return true;
-        }
-        hold.keeper.add(partition);
-        self.partitions.insert(partition);
-        if claimed.len() == 1 {
-            tracing::info!(run = %hold.run, topic = %claimed[0].topic, "claimed a topic");
-        } else {
-            tracing::info!(run = %hold.run, %partition, topics = claimed.len(), "claimed topics");
-        }
-        let hold = hold.clone();
-        self.pool
-            .tell(
-                partition,
-                Command::Claim {
-                    hold,
-                    partition,
-                    claimed,
-                },
-            )
-            .await;
-        true
-    }
-
     /// The daemon finishes: everything goes back, then the leases, then the place in the roster.
     async fn give_back(&mut self, hold: &Arc<Hold>, events: &mut mpsc::Receiver<LeaseEvent>, ordinal: u32) {
         let (run, pool) = (hold.run.clone(), self.pool.clone());
@@ -372,12 +228,12 @@ impl Run {
             tokio::select! {
                 () = &mut leaving => break,
                 // Leases are renewed until nothing is held.
-                Some(event) = events.recv() => self.heed(event, ordinal).await,
+                Some(event) = events.recv() => self.heed(event, hold, ordinal).await,
                 () = hold.stop.aborting() => return,
             }
         }
         let (store, daemon) = (self.context.store.clone(), self.context.daemon);
-        let partitions = std::mem::take(&mut self.partitions);
+        let partitions = hold.keeper.partitions();
         let last = async {
             for partition in partitions {
                 hold.keeper.remove(partition);

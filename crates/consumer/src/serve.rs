@@ -64,6 +64,7 @@ fn equipment(
         daemon: context.daemon,
         clock: context.clock.clone(),
         domain: context.domain,
+        server: context.clock.clone(),
         store: context.store.clone(),
         runtime: Handle::current(),
         settings: settings.clone(),

@@ -113,4 +113,13 @@ impl Slice {
             .filter(|claim| now.since_ns(claim.taken_at) > blind && held.get(&claim.topic) != Some(&claim.token));
         gone.map(|claim| claim.topic.clone()).collect()
     }
+
+    /// What a renewal's list names and is not held here.
+    pub fn unknown(&self, held: &[(Topic, Token)]) -> Vec<(Topic, Token)> {
+        let known = |(topic, token): &(Topic, Token)| {
+            let claim = self.find(topic.as_str()).and_then(|index| self.claims[index].as_ref());
+            claim.is_some_and(|claim| claim.token == *token)
+        };
+        held.iter().filter(|claim| !known(claim)).cloned().collect()
+    }
 }

@@ -61,6 +61,15 @@ pub enum Command {
         /// The run.
         run: RunName,
     },
+    /// Give a partition back for another consumer.
+    Yield {
+        /// The run.
+        run: RunName,
+        /// The partition.
+        partition: Partition,
+        /// Told when it is done.
+        done: oneshot::Sender<()>,
+    },
     /// Give everything of the run back.
     Leave {
         /// The run.
@@ -117,6 +126,15 @@ impl Pool {
         }
     }
 
+    /// Has the claims of one partition given back, and waits until they are.
+    pub async fn give_back(&self, run: &RunName, partition: Partition) {
+        let (done, given_back) = oneshot::channel();
+        let run = run.clone();
+        self.tell(partition, Command::Yield { run, partition, done }).await;
+        // An error means that nothing is held there any more.
+        let _ = given_back.await;
+    }
+
     /// Has a run's claims given back, and waits until they are.
     pub async fn leave(&self, run: &RunName) {
         let mut waiting = Vec::new();
@@ -171,6 +189,12 @@ async fn obey(desk: Rc<Desk>, mut commands: mpsc::Receiver<Command>) {
             Command::WriteAgain { run } => {
                 for tender in of_run(&desk, &run) {
                     tender.write_again();
+                }
+            }
+            Command::Yield { run, partition, done } => {
+                // Without a tender nothing is held there: who asked is told by the sender's end.
+                if let Some(tender) = find(&desk, run, partition) {
+                    tender.start_yielding(done);
                 }
             }
             Command::Leave { run, done } => leave(&desk, &run, done),

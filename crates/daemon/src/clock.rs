@@ -1,7 +1,10 @@
 //! The host's clock: the only place that reads one. Its offset to the reference clock is measured by [`discipline`].
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,7 @@ pub struct SystemClock {
     estimate: Shared,
     run: Mutex<Option<RunName>>,
     life: watch::Sender<Option<Arc<str>>>,
+    confirmed: AtomicU64,
 }
 
 impl SystemClock {
@@ -59,6 +63,7 @@ impl SystemClock {
             estimate: Shared::new(estimate),
             run: Mutex::default(),
             life: watch::Sender::new(None),
+            confirmed: AtomicU64::new(0),
         })
     }
 
@@ -76,6 +81,12 @@ impl SystemClock {
     /// its place.
     pub fn server_life(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.life.subscribe()
+    }
+
+    /// When the server was last asked for its life and answered with the one known before: what it confirmed so long before
+    /// that as it may lose, it has.
+    pub fn life_confirmed_at(&self) -> Monotonic {
+        Monotonic(self.confirmed.load(Ordering::Relaxed))
     }
 
     /// The reference has been read at least once, or the clock is its own reference.

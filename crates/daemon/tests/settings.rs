@@ -39,6 +39,24 @@ fn defaults_serve() {
     assert_eq!(producer.common.redis_url, ["redis://localhost:6379"]);
 }
 
+/// Where a broker cannot say how many QoS 2 messages it takes, few are in flight, unless somebody says otherwise.
+#[test]
+fn in_flight_follows_qos_and_version() {
+    for (qos, version, set, in_flight) in [
+        ("0", "3.1.1", None, 1_000),
+        ("1", "3.1.1", None, 1_000),
+        ("2", "3.1.1", None, 20),
+        ("2", "5", None, 1_000),
+        ("2", "3.1.1", Some("300"), 300),
+        ("1", "5", Some("7"), 7),
+    ] {
+        let mut variables = vec![("ISOCHRONE_QOS", qos), ("ISOCHRONE_MQTT_VERSION", version)];
+        variables.extend(set.map(|set| ("ISOCHRONE_IN_FLIGHT", set)));
+        let settings = producer(&variables).unwrap().settings;
+        assert_eq!(settings.in_flight(), in_flight, "{variables:?}");
+    }
+}
+
 /// A sentence per row: what is set, and the one line that comes of it (empty: it is accepted).
 #[test]
 fn each_setting_says_what_is_valid() {

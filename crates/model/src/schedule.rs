@@ -76,7 +76,8 @@ impl ScheduleSpec {
 }
 
 impl Schedule {
-    /// The schedule of device `device_index` of `devices`. `seed` is that of the run: each index draws its own numbers from it.
+    /// The schedule of device `device_index` of `devices`. `seed` is its own
+    /// ([`seed_for`](crate::random::seed_for) its name); under one seed each index draws its own numbers too.
     ///
     /// [`Rate::Max`] has no slots.
     pub fn new(spec: &ScheduleSpec, seed: u64, device_index: u32, devices: u32) -> Schedule {

@@ -10,7 +10,7 @@ use isochrone_model::{
 use isochrone_sink::{Departure, prometheus::Prometheus, runner::Passed};
 use isochrone_store::{
     Error as StoreError, Fate,
-    types::{Pins, RunRecord, RunState, SCHEMA},
+    types::{Pins, RunRecord, RunState},
 };
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -189,9 +189,8 @@ impl Plotter {
     fn may_serve(&mut self, record: &RunRecord) -> Result<bool, StoreError> {
         // How topics are claimed makes no difference to what is plotted.
         let ours = Pins {
-            schema: SCHEMA,
-            partitions: self.context.common.partitions,
             claim_unit: record.pins.claim_unit.clone(),
+            ..self.context.common.pins()
         };
         let Err(error) = record.must_agree(&ours) else {
             return Ok(true);

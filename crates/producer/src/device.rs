@@ -3,6 +3,12 @@
 //! Nothing here waits or reads a clock; the worker says what time it is. Open loop: what the connection does never
 //! changes when the next message is due.
 
+#[cfg(test)]
+mod tests;
+
+mod events;
+mod sending;
+
 use std::{
     collections::VecDeque,
     task::{Context, Poll, Waker},
@@ -13,12 +19,10 @@ use isochrone_model::{
     schedule::{Schedule, Slot},
     time::{Monotonic, Offset, Reference},
 };
-use isochrone_transport::{Clean, Disconnected, Offer, PublishEvent, Publisher};
+use isochrone_transport::{Clean, Disconnected, PublishEvent, Publisher};
 
 use crate::rows::Account;
 
-/// Messages a device without a rate offers before others get their turn.
-const FLAT_OUT_TURN: usize = 256;
 /// Longest wait for the connection's orderly end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -183,61 +187,6 @@ impl Emulated {
         self.step()
     }
 
-    /// Takes every place that is due by now out of the schedule; answers when the next one is due. At the end of the
-    /// schedule the device begins to drain and [`deadline`](Emulated::deadline) changes.
-    ///
-    /// A device without a rate has no places; [`send`](Emulated::send) makes them.
-    pub fn collect(&mut self, moment: Moment) -> Option<Monotonic> {
-        if self.phase != Phase::Running || self.flat_out() {
-            return None;
-        }
-        while let Some(slot) = &self.next {
-            let due_monotonic = self.origin + slot.at_ns;
-            if due_monotonic > moment.now {
-                return Some(due_monotonic);
-            }
-            let full = self.queue.len() >= self.limits.queue;
-            if full && self.has_room() {
-                // Only we were away: send first, then go on collecting.
-                return Some(moment.now);
-            }
-            let warmup = slot.warmup;
-            let due = moment.offset.at(due_monotonic);
-            self.account.scheduled(due, warmup);
-            // Full: the newest place is given up, so that order and the oldest due time stay.
-            if full {
-                self.account.unsent(due);
-            } else {
-                self.queue.push_back(Place {
-                    due,
-                    due_monotonic,
-                    ready: moment.now,
-                    warmup,
-                });
-            }
-            self.step();
-        }
-        self.drain(moment.now);
-        None
-    }
-
-    /// Offers what is queued while the connection takes it, and writes it.
-    pub fn send(&mut self, moment: Moment, events: &mut Vec<PublishEvent>) -> Wants {
-        let mut wants = Wants::default();
-        // A long queue takes several turns of the connection's room.
-        while self.offered == 0 && self.offer_queued() + self.offer_flat_out(moment) > 0 {
-            self.flush(moment, events, &mut wants);
-            if self.flat_out() {
-                break;
-            }
-        }
-        if self.offer_queued() > 0 {
-            self.flush(moment, events, &mut wants);
-        }
-        self.settle(moment.now, &mut wants);
-        wants
-    }
-
     /// Drives the connection: to be called when its waker fires. Ready when the device has ended.
     pub fn drive(
         &mut self,
@@ -322,21 +271,6 @@ impl Emulated {
         wants
     }
 
-    fn flush(&mut self, moment: Moment, events: &mut Vec<PublishEvent>, wants: &mut Wants) {
-        let Some(publisher) = &mut self.publisher else { return };
-        publisher.flush(events);
-        let applied = self.apply(events, moment, true);
-        wants.first_connected |= applied.first_connected;
-        wants.trouble = applied.trouble.or(wants.trouble.take());
-        // What the socket did not take is the poll's to write; and a device without a rate always has more.
-        wants.poll |= self.offered > 0 || self.flat_out();
-    }
-
-    fn has_room(&self) -> bool {
-        let waiting = self.queue.len() > self.offered;
-        waiting && self.publisher.as_ref().is_some_and(|publisher| publisher.room() > 0)
-    }
-
     fn step(&mut self) -> Option<Monotonic> {
         self.next = match &mut self.pace {
             Some(Pace::Slots(schedule)) => schedule.next(),
@@ -393,130 +327,4 @@ impl Emulated {
         self.account.end(&self.unanswered);
         self.unanswered = Vec::new();
     }
-
-    fn offer_queued(&mut self) -> usize {
-        let Some(publisher) = &mut self.publisher else { return 0 };
-        let waiting = self.queue.len() - self.offered;
-        if waiting == 0 || !matches!(self.phase, Phase::Running | Phase::Draining) {
-            return 0;
-        }
-        let taken = waiting.min(publisher.room());
-        for place in self.queue.range(self.offered..self.offered + taken) {
-            publisher.offer(Offer {
-                sequence: self.next_sequence,
-                due: place.due,
-                due_monotonic: place.due_monotonic,
-                warmup: place.warmup,
-            });
-            self.next_sequence += 1;
-        }
-        self.offered += taken;
-        taken
-    }
-
-    /// Rate `max`: due is the moment of sending, and there is never a queue.
-    fn offer_flat_out(&mut self, moment: Moment) -> usize {
-        let Some(Pace::FlatOut { count, warmup, .. }) = self.pace else {
-            return 0;
-        };
-        let Some(publisher) = &mut self.publisher else { return 0 };
-        if self.phase != Phase::Running || moment.now < self.origin || self.offered > 0 {
-            return 0;
-        }
-        let left = count.map_or(u64::MAX, |count| count.saturating_sub(self.account.row().scheduled));
-        let taken = publisher
-            .room()
-            .min(FLAT_OUT_TURN)
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let in_warmup = moment.now.since_ns(self.origin) < warmup.as_nanos() as i64;
-        let due = moment.offset.at(moment.now);
-        for _ in 0..taken {
-            self.account.scheduled(due, in_warmup);
-            self.queue.push_back(Place {
-                due,
-                due_monotonic: moment.now,
-                ready: moment.now,
-                warmup: in_warmup,
-            });
-            publisher.offer(Offer {
-                sequence: self.next_sequence,
-                due,
-                due_monotonic: moment.now,
-                warmup: in_warmup,
-            });
-            self.next_sequence += 1;
-        }
-        self.offered += taken;
-        if taken as u64 == left {
-            self.drain(moment.now);
-        }
-        taken
-    }
-
-    /// Counts what happened. `just_offered`: the events come from the write that directly followed the offering.
-    fn apply(&mut self, events: &mut Vec<PublishEvent>, moment: Moment, just_offered: bool) -> Wants {
-        let mut wants = Wants::default();
-        for event in events.drain(..) {
-            match event {
-                PublishEvent::Sent {
-                    sequence,
-                    due,
-                    sent,
-                    sent_monotonic,
-                } => {
-                    let Some(place) = self.queue.pop_front() else { continue };
-                    self.offered = self.offered.saturating_sub(1);
-                    // Nothing of theirs lay between: the whole way to the socket was ours. Else ours ended when it was ready.
-                    let ready = if just_offered && moment.now == place.ready {
-                        sent_monotonic
-                    } else {
-                        place.ready
-                    };
-                    self.account
-                        .sent(sequence, due, sent, ready.since_ns(place.due_monotonic));
-                    if self.phase == Phase::Closing && !self.account.answered() {
-                        self.unanswered.push(sequence);
-                    }
-                }
-                PublishEvent::Acked {
-                    sequence,
-                    due,
-                    sent_monotonic,
-                    at,
-                    unrouted,
-                } => {
-                    self.account.acked(due, at.since_ns(sent_monotonic), unrouted);
-                    self.unanswered.retain(|&other| other != sequence);
-                }
-                PublishEvent::Completed { due, released, at, .. } => {
-                    self.account.completed(due, at.since_ns(released));
-                }
-                PublishEvent::Refused { sequence, due, .. } => {
-                    self.account.refused(sequence, due);
-                    self.unanswered.retain(|&other| other != sequence);
-                }
-                PublishEvent::Retransmitted { .. } => self.account.retransmitted(),
-                PublishEvent::Connected(connected) => {
-                    self.connected = true;
-                    if !connected.session_present {
-                        self.account.session_lost();
-                    }
-                    self.account.connected(&connected);
-                    wants.first_connected |= !self.ever_connected;
-                    self.ever_connected = true;
-                }
-                PublishEvent::Disconnected(disconnected) => {
-                    self.account
-                        .disconnected(&disconnected, self.connected, moment.offset.at(moment.now));
-                    self.connected = false;
-                    wants.trouble = Some(Box::new(disconnected));
-                }
-                PublishEvent::Closed => {}
-            }
-        }
-        wants
-    }
 }
-
-#[cfg(test)]
-mod tests;

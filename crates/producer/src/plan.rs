@@ -1,5 +1,8 @@
 //! From settings to the list of devices: names, topics, identities, partitions, schedules.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fs, sync::Arc, time::Duration};
 
 use isochrone_daemon::{
@@ -9,6 +12,7 @@ use isochrone_daemon::{
 use isochrone_model::{
     id::{Epoch, Partition, RunName, Topic},
     payload::{DeviceSeed, Payload},
+    random::seed_for,
     row::Device,
     schedule::ScheduleSpec,
     template::Template,
@@ -37,6 +41,8 @@ pub struct Planned {
     pub publisher: Option<PublisherConfig>,
     /// Its number among this producer's devices.
     pub index: u32,
+    /// Of its schedule: its own, whatever devices of its number other producers have.
+    pub seed: u64,
 }
 
 /// What all devices of a producer share.
@@ -44,8 +50,6 @@ pub struct Planned {
 pub struct Shared {
     /// When messages are due.
     pub schedule: ScheduleSpec,
-    /// Seeds schedules and payloads.
-    pub seed: u64,
     /// How many devices this producer has.
     pub devices: u32,
     /// Bounds of a device.
@@ -100,7 +104,6 @@ impl Plan {
         let workers = workers(settings);
         let shared = Shared {
             schedule: schedule(settings),
-            seed,
             devices: settings.devices,
             limits: Limits {
                 queue: settings.queue.max(1),
@@ -162,7 +165,7 @@ impl Maker<'_> {
         let seed = DeviceSeed {
             device: name.as_str().into(),
             run: run.run.as_str().into(),
-            seed: mix(self.seed, &name),
+            seed: self.seed,
         };
         self.payload.check(&seed).map_err(|cause| Error::Setting {
             setting: "ISOCHRONE_PAYLOAD_SIZE",
@@ -175,13 +178,14 @@ impl Maker<'_> {
             epoch,
             payload: self.payload.clone(),
             device: seed,
-            in_flight: settings.in_flight,
+            in_flight: settings.in_flight(),
         };
         Ok(Planned {
             registration,
             partition,
             publisher: Some(publisher),
             index: n,
+            seed: seed_for(self.seed, &name),
         })
     }
 }
@@ -275,13 +279,6 @@ fn workers(settings: &ProducerSettings) -> usize {
     let by_devices = settings.devices.div_ceil(DEVICES_OF_A_WORKER) as usize;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     by_rate.max(by_devices).clamp(1, (cores / 2).max(1))
-}
-
-/// FNV-1a over the name, started from the seed, so that every device varies by itself and by the seed.
-fn mix(seed: u64, name: &str) -> u64 {
-    name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 /// What the log says of a producer that joined.

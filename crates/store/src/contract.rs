@@ -11,8 +11,9 @@ use isochrone_model::{
 use crate::{
     Error,
     types::{
-        Change, Claimed, Cursor, DeviceState, Entry, EntryId, FlushAnswer, Left, Member, NewCut, Note, OpenRun,
-        PartitionSnapshot, PlotterClaim, ReceiptFlush, Renewal, Role, RunRecord, RunState, SendFlush, TopicState,
+        Change, Claimed, Cursor, DeviceState, Entry, EntryId, FlushAnswer, GivenBack, Left, Member, NewCut, Note,
+        OpenRun, PartitionSnapshot, PlotterClaim, ReceiptFlush, Renewal, Role, RunRecord, RunState, SendFlush,
+        TopicState,
     },
 };
 
@@ -69,6 +70,10 @@ pub trait Registry: Send + Sync {
     async fn free(&self, run: &RunName) -> Result<Vec<(Partition, u64)>, Error>;
     /// Takes up to `room` free topics; creates the daemon's lease row there when anything was taken.
     ///
+    /// In a run of whole partitions ([`Pins::whole_partitions`](crate::types::Pins::whole_partitions)) nothing is taken
+    /// while another daemon holds a topic there: a partition has one holder, until it gives the last of them back or is
+    /// evicted.
+    ///
     /// The answer begins with the daemon's claims there that are not ready yet, and they count against `room`: so a
     /// repeat after a lost answer brings the same claims. A daemon that finds in a renewal a claim it does not know
     /// calls `claim` again, or gives it back.
@@ -87,14 +92,15 @@ pub trait Registry: Send + Sync {
         daemon: DaemonId,
         topics: &[(Topic, Token)],
     ) -> Result<Vec<Topic>, Error>;
-    /// Gives claims up after their last flush; `closed` ones become Closed, the others Free. Settling a lost claim is no error.
-    /// A claim that was neither ready nor flushed to stays as its last holder left it, whatever `left` says.
+    /// Gives claims up after their last flush. Settled ones become Closed, unless a device has registered that their
+    /// holder did not know of; the others become Free. Settling a lost claim is no error. A claim that was neither ready
+    /// nor flushed to stays as its last holder left it, whatever `left` says.
     async fn give_back(
         &self,
         run: &RunName,
         partition: Partition,
         daemon: DaemonId,
-        topics: &[(Topic, Token, bool)],
+        topics: &[GivenBack],
         left: Left,
     ) -> Result<(), Error>;
 
@@ -183,7 +189,9 @@ pub trait Samples: Send + Sync {
         delete: &[EntryId],
     ) -> Result<(), Error>;
     /// How many bytes of entries the partition may hold (ISOCHRONE_RETAIN divided by the partitions; 512 MiB until a
-    /// plotter says otherwise). Beyond it flushes leave entries out, and their samples count as dropped.
+    /// plotter says otherwise). Beyond it a flush makes room: the oldest cut goes that the slowest sinks have not passed,
+    /// for them alone, and its samples count as [`sink_dropped`](crate::types::SinkCounts::sink_dropped) of theirs. Where
+    /// no sink holds anything back the flush leaves its own entries out, and their samples count as dropped.
     async fn retain(&self, run: &RunName, partition: Partition, bytes: u64) -> Result<(), Error>;
     /// Gives the partition up.
     async fn let_go(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error>;

@@ -20,7 +20,8 @@ use crate::{
     partition::Partition,
     run::{Run, name_at},
     types::{
-        Change, Claimed, DeviceState, Left, Member, Note, OpenRun, Renewal, Role, RunRecord, RunState, TopicState,
+        Change, Claimed, DeviceState, GivenBack, Left, Member, Note, OpenRun, Renewal, Role, RunRecord, RunState,
+        TopicState,
     },
 };
 
@@ -136,7 +137,7 @@ impl Registry for MemoryStore {
         }
         let run = Run::open(name.clone(), request, now);
         let record = run.record.clone();
-        let partition = || Mutex::new(Partition::new(request.pins.partitions));
+        let partition = || Mutex::new(Partition::new(&request.pins));
         let partitions = (0..request.pins.partitions).map(|_| partition()).collect();
         runs.insert(
             name.clone(),
@@ -264,7 +265,7 @@ impl Registry for MemoryStore {
         run: &RunName,
         partition: PartitionId,
         daemon: DaemonId,
-        topics: &[(Topic, Token, bool)],
+        topics: &[GivenBack],
         left: Left,
     ) -> Result<(), Error> {
         let free = self.within(run, partition, |state, now| {

@@ -17,7 +17,7 @@ use isochrone_model::{
     time::Reference,
 };
 
-use crate::types::{Cursor, Cut, DeviceState, Entry, EntryId, EntryKind, FlushAnswer, Left, TopicStatus};
+use crate::types::{Cursor, Cut, DeviceState, Entry, EntryId, EntryKind, FlushAnswer, Left, Pins, TopicStatus};
 
 /// Bytes of entries a whole run may hold until a plotter says otherwise.
 pub(crate) const RETAIN: u64 = 512 << 20;
@@ -25,6 +25,8 @@ pub(crate) const RETAIN: u64 = 512 << 20;
 /// Everything known of one partition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partition {
+    /// Who holds one topic is the only one who may claim the others.
+    whole: bool,
     /// The newest token or counter given out.
     newest: u64,
     /// Who holds anything here, with its lease counter.
@@ -68,9 +70,10 @@ struct Stream {
 }
 
 impl Partition {
-    /// A partition where nothing happened yet, one of `partitions`.
-    pub fn new(partitions: u16) -> Partition {
+    /// A partition of a run with these pins where nothing happened yet.
+    pub fn new(pins: &Pins) -> Partition {
         Partition {
+            whole: pins.whole_partitions(),
             newest: 0,
             leases: BTreeMap::new(),
             topics: BTreeMap::new(),
@@ -78,7 +81,7 @@ impl Partition {
             devices: BTreeMap::new(),
             batches: BTreeMap::new(),
             stream: Stream {
-                limit: RETAIN / u64::from(partitions.max(1)),
+                limit: RETAIN / u64::from(pins.partitions.max(1)),
                 ..Stream::default()
             },
             plotter: None,

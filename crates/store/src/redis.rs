@@ -68,6 +68,7 @@ pub struct RedisStore {
 #[derive(Clone, Copy)]
 struct Known {
     partitions: u16,
+    whole_partitions: bool,
     keep_ms: u64,
 }
 
@@ -135,6 +136,7 @@ impl RedisStore {
     fn remember(&self, record: &RunRecord) -> Known {
         let known = Known {
             partitions: record.pins.partitions,
+            whole_partitions: record.pins.whole_partitions(),
             keep_ms: record.keep.as_millis() as u64,
         };
         self.known

@@ -25,6 +25,9 @@ pub enum RunState {
     Closed,
 }
 
+/// [`Pins::claim_unit`] of a run whose partitions are held as a whole.
+pub const WHOLE_PARTITIONS: &str = "partition";
+
 /// What every daemon of a run must agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pins {
@@ -32,8 +35,15 @@ pub struct Pins {
     pub schema: u32,
     /// How many partitions the run has.
     pub partitions: u16,
-    /// `topic` or `partition`.
+    /// `topic`, or `partition` ([`WHOLE_PARTITIONS`]).
     pub claim_unit: String,
+}
+
+impl Pins {
+    /// A partition's topics have one holder: who holds one of them is the only one who may claim the others.
+    pub fn whole_partitions(&self) -> bool {
+        self.claim_unit == WHOLE_PARTITIONS
+    }
 }
 
 /// A run as the store knows it.
@@ -204,6 +214,26 @@ pub struct Claimed {
     pub stored: u64,
     /// See `stored`.
     pub dropped: u64,
+}
+
+/// A claim on its way back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenBack {
+    /// The response topic.
+    pub topic: Topic,
+    /// Must still hold.
+    pub token: Token,
+    /// What becomes of it.
+    pub end: ClaimEnd,
+}
+
+/// What a claim is given back for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClaimEnd {
+    /// For the next holder.
+    Free,
+    /// Settled, with so many devices: when more have registered meanwhile, it is for the next holder after all.
+    Settled(usize),
 }
 
 /// A device and what its producer last said of it.

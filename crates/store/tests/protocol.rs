@@ -1,11 +1,15 @@
 //! A model check of the claim protocol: three consumers contend for two topics while they crash, pause and lose
-//! answers, and the store is away or forgets its last second.
+//! answers, and the store is away or forgets its last second. Each takes one topic, or whoever is first the whole
+//! partition.
 //!
 //! The server is the partition's own state machine, the contenders use the lease observer: what is checked is what runs.
 //! One tick is a second. The lease is three; each tick a live consumer renews and looks at the others' leases, then
 //! evicts, claims and gets ready; the steps of all consumers interleave in every order.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use isochrone_model::{
     id::{DaemonId, Domain, Epoch, Partition as PartitionId, Token, Topic},
@@ -15,14 +19,11 @@ use isochrone_model::{
 use isochrone_store::{
     lease::Observer,
     partition::Partition,
-    types::{DeviceState, Left, ReceiptFlush, TopicSave},
+    types::{ClaimEnd, DeviceState, GivenBack, Left, Pins, ReceiptFlush, SCHEMA, TopicSave, WHOLE_PARTITIONS},
 };
 use stateright::{Checker, Model, Property};
 
 const LEASE: u64 = 3;
-/// Seconds after the last fault within which every topic must be held again: to see the fault, a lease and its margin
-/// to observe, and one more to claim.
-const SETTLED: u64 = LEASE + 4;
 /// The longest outage: longer than a lease and its margin.
 const OUTAGE: u64 = LEASE + 2;
 const HERE: PartitionId = PartitionId(0);
@@ -35,6 +36,9 @@ struct Protocol {
     held: u64,
     /// Tokens are at least the time.
     tokens_follow_time: bool,
+    /// Consumers take whole partitions, and what the store's partition is told of that.
+    whole: bool,
+    told_whole: bool,
     faults: u8,
 }
 
@@ -100,12 +104,39 @@ enum Action {
     RollBack,
 }
 
+impl Protocol {
+    fn pins(&self) -> Pins {
+        let claim_unit = if self.told_whole { WHOLE_PARTITIONS } else { "topic" };
+        Pins {
+            schema: SCHEMA,
+            partitions: 1,
+            claim_unit: claim_unit.to_owned(),
+        }
+    }
+
+    /// How many topics a consumer takes.
+    fn room(&self) -> usize {
+        if self.whole { topics().len() } else { 1 }
+    }
+
+    /// Seconds after the last fault within which every topic must be held again: to see the fault, a lease and its margin
+    /// to observe, and one more for each topic that one consumer claims.
+    fn settled(&self) -> u64 {
+        LEASE + 3 + self.room() as u64
+    }
+
+    /// A topic is free and it could have it.
+    fn idles(&self, consumer: &Consumer) -> bool {
+        consumer.runs() && (self.whole || consumer.claims.is_empty())
+    }
+}
+
 impl Model for Protocol {
     type State = State;
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let mut server = Partition::new(1);
+        let mut server = Partition::new(&self.pins());
         server.register(PRODUCER, &[device(1), device(2)], Reference(0));
         let consumer = |id| Consumer {
             id: DaemonId(id),
@@ -127,7 +158,7 @@ impl Model for Protocol {
             away: None,
             faults: self.faults,
             // The first fault comes while the first claims are made, or in the two seconds after.
-            quiet: SETTLED - 1,
+            quiet: self.settled() - 1,
             consumers: [consumer(1), consumer(2), consumer(3)],
         }]
     }
@@ -217,7 +248,7 @@ impl Model for Protocol {
 
     fn within_boundary(&self, state: &State) -> bool {
         // What has been quiet for so long goes on like that: a fault then is like one before.
-        state.quiet <= SETTLED
+        state.quiet <= self.settled()
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -241,13 +272,23 @@ impl Model for Protocol {
             ),
             Property::always(
                 "no topic stays free beside a consumer with room",
-                |_: &Protocol, state: &State| {
-                    let settled =
-                        state.quiet >= SETTLED && state.consumers.iter().all(|c| c.crashed || c.step == Step::Done);
-                    !settled || !state.consumers.iter().any(Consumer::has_room) || state.all_held()
+                |protocol: &Protocol, state: &State| {
+                    let rest = state.consumers.iter().all(|c| c.crashed || c.step == Step::Done);
+                    let settled = state.quiet >= protocol.settled() && rest;
+                    !settled || !state.consumers.iter().any(|c| protocol.idles(c)) || state.all_held()
                 },
             ),
-            Property::sometimes("a topic is taken over", |_: &Protocol, state: &State| {
+            Property::always(
+                "never two holders in a whole partition",
+                |protocol: &Protocol, state: &State| {
+                    let holders: BTreeSet<DaemonId> = topics()
+                        .iter()
+                        .filter_map(|topic| Some(state.server.holder(topic)?.0))
+                        .collect();
+                    !protocol.whole || holders.len() <= 1
+                },
+            ),
+            Property::sometimes("a topic is taken over", |protocol: &Protocol, state: &State| {
                 let crashed = |id| {
                     state
                         .consumers
@@ -255,7 +296,8 @@ impl Model for Protocol {
                         .any(|consumer| consumer.id == id && consumer.crashed)
                 };
                 let held = |consumer: &Consumer| consumer.runs() && !consumer.claims.is_empty();
-                state.consumers.iter().filter(|consumer| held(consumer)).count() == 2 && crashed(DaemonId(1))
+                let holders = if protocol.whole { 1 } else { 2 };
+                state.consumers.iter().filter(|consumer| held(consumer)).count() == holders && crashed(DaemonId(1))
             }),
         ]
     }
@@ -326,7 +368,8 @@ impl State {
                     .filter(|(daemon, _)| *daemon != consumer.id && *daemon != PRODUCER);
                 let rows: Vec<_> = others.map(|(daemon, counter)| (HERE, daemon, counter)).collect();
                 consumer.dead = consumer.observer.see(monotonic, monotonic, Some(&rows));
-                if !consumer.claims.is_empty() && consumer.dead.is_empty() && consumer.unknown.is_empty() {
+                let full = consumer.claims.len() == protocol.room();
+                if full && consumer.dead.is_empty() && consumer.unknown.is_empty() {
                     consumer.step = Step::Done;
                 }
             }
@@ -340,7 +383,8 @@ impl State {
                 for (_, daemon, counter) in dead {
                     server.evict(daemon, counter, at);
                 }
-                if consumer.claims.is_empty() {
+                if consumer.claims.len() < protocol.room() {
+                    // One at a time: topics of a partition are registered one after the other, too.
                     let claimed = server.claim(consumer.id, 1, at);
                     if fate == Fate::AnswerLost {
                         return;
@@ -355,7 +399,13 @@ impl State {
                 let foreign = unknown
                     .into_iter()
                     .filter(|(topic, token)| consumer.claims.get(topic) != Some(token));
-                let back: Vec<_> = foreign.map(|(topic, token)| (topic, token, false)).collect();
+                let back: Vec<_> = foreign
+                    .map(|(topic, token)| GivenBack {
+                        topic,
+                        token,
+                        end: ClaimEnd::Free,
+                    })
+                    .collect();
                 server.give_back(consumer.id, &back, Left::GivenBack { session: true }, at);
             }
             Step::Done => {}
@@ -396,10 +446,6 @@ impl State {
 impl Consumer {
     fn runs(&self) -> bool {
         !self.crashed && !self.paused
-    }
-
-    fn has_room(&self) -> bool {
-        self.runs() && self.claims.is_empty()
     }
 
     fn learn(&mut self, renewed: Option<Vec<(Topic, Token)>>, valid: (u64, u8)) {
@@ -473,6 +519,8 @@ fn protocol() -> Protocol {
     Protocol {
         held: LEASE,
         tokens_follow_time: true,
+        whole: false,
+        told_whole: false,
         faults: 2,
     }
 }
@@ -481,6 +529,28 @@ fn protocol() -> Protocol {
 #[test]
 fn the_protocol_holds() {
     check(protocol()).assert_properties();
+}
+
+/// The same for whole partitions.
+#[test]
+fn whole_partitions_hold() {
+    check(Protocol {
+        whole: true,
+        told_whole: true,
+        ..protocol()
+    })
+    .assert_properties();
+}
+
+/// Consumers that only mean to take whole partitions race for their topics.
+#[test]
+fn a_shared_partition_is_noticed() {
+    let checked = check(Protocol {
+        whole: true,
+        faults: 1,
+        ..protocol()
+    });
+    checked.assert_any_discovery("never two holders in a whole partition");
 }
 
 /// A holder that works for longer than contenders observe works beside its successor.

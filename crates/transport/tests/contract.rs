@@ -1,8 +1,9 @@
 //! One contract suite for all transports: what `contract.rs` promises, held against each of them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 #[path = "support/bench.rs"]
 mod bench;
+#[expect(dead_code, reason = "each test program uses a part of it")]
 #[path = "support/broker.rs"]
 mod broker;
 

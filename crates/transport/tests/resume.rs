@@ -1,8 +1,10 @@
 //! Connections that break: nothing is lost at QoS 1 and 2, what goes again goes with the same bytes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
 
+#[expect(dead_code, reason = "each test program uses a part of it")]
 #[path = "support/bench.rs"]
 mod bench;
+#[expect(dead_code, reason = "each test program uses a part of it")]
 #[path = "support/broker.rs"]
 mod broker;
 #[path = "support/proxy.rs"]

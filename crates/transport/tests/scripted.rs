@@ -1,6 +1,7 @@
 //! What no real broker does on demand: a scripted peer that cuts, stalls, refuses and talks nonsense.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test program")]
 
+#[expect(dead_code, reason = "each test program uses a part of it")]
 #[path = "support/bench.rs"]
 mod bench;
 

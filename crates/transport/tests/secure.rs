@@ -1,6 +1,7 @@
 //! TLS and refusals against a real mosquitto: each failure is one line that names the cause and the setting.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
 
+#[expect(dead_code, reason = "each test program uses a part of it")]
 #[path = "support/bench.rs"]
 mod bench;
 #[path = "support/broker.rs"]

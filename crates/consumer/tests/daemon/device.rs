@@ -179,10 +179,15 @@ impl Hand {
 
     /// Says the last word: no more than was sent will come.
     pub async fn end(&mut self, site: &Site) {
+        self.end_having_sent(self.sent, site).await;
+    }
+
+    /// Says the last word, and what it likes of how many messages were sent.
+    pub async fn end_having_sent(&mut self, sent: u64, site: &Site) {
         let row = SendRow {
-            scheduled: self.sent,
-            sent: self.sent,
-            acked: self.sent,
+            scheduled: sent,
+            sent,
+            acked: sent,
             ended: true,
             ..SendRow::default()
         };

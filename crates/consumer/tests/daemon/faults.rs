@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use isochrone_model::id::Topic;
 use isochrone_store::types::TopicStatus;
 
 use crate::site::Site;
@@ -173,6 +174,88 @@ async fn a_fenced_consumer_lets_go() {
         "{row:?}"
     );
     assert_eq!(stored + dropped, epoch.unique);
+    consumer.finish().await;
+}
+
+/// Two topics of one partition.
+fn neighbours() -> (String, String) {
+    let partition = |number: u32| Topic::from(format!("t/{number}").as_str()).partition(8);
+    let other = (2..).find(|number| partition(*number) == partition(1)).unwrap();
+    ("t/1".to_owned(), format!("t/{other}"))
+}
+
+/// A claim that the store lists as a consumer's and that this consumer knows nothing of goes back, and another takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_nobody_knows_goes_back() {
+    let site = Site::memory("unknown", "topic").await;
+    let (known, unknown) = neighbours();
+    let first = site.consumer(&[]);
+    let mut devices = vec![site.device(&known, 1).await];
+    site.await_status(TopicStatus::Ready, 1).await;
+    devices.push(site.device(&unknown, 1).await);
+    let partition = Topic::from(unknown.as_str()).partition(8);
+    let claimed = site.store.claim(&site.run, partition, first.daemon, 1).await.unwrap();
+    let marks = [(claimed[0].topic.clone(), claimed[0].token)];
+    assert_eq!(marks[0].0.as_str(), unknown);
+    site.store
+        .ready(&site.run, partition, first.daemon, &marks)
+        .await
+        .unwrap();
+    let second = site.consumer(&[]);
+    site.wait("another holder", async || {
+        let topics = site.topics().await;
+        let topic = topics.iter().find(|topic| topic.topic.as_str() == unknown).unwrap();
+        topic.status == TopicStatus::Ready && topic.holder.is_some_and(|(daemon, _)| daemon == second.daemon)
+    })
+    .await;
+    for device in &mut devices {
+        device.send(100).await;
+        device.end(&site).await;
+    }
+    site.await_status(TopicStatus::Closed, 2).await;
+    for device in &devices {
+        let (row, stored, _) = site.row(device.topic.as_str()).await;
+        assert_eq!((row.epochs[&device.epoch].unique, stored), (100, 100), "{row:?}");
+    }
+    first.finish().await;
+    second.finish().await;
+}
+
+/// Redis forgets that a topic was closed: it is closed again, by whoever the store says has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_brings_back_what_was_closed() {
+    let mut site = Site::real("rollback", "topic").await;
+    let (closed, open) = neighbours();
+    let consumer = site.consumer(&[("ISOCHRONE_CLAIMS", "2")]);
+    let mut devices = [site.device(&closed, 1).await, site.device(&open, 1).await];
+    site.await_status(TopicStatus::Ready, 2).await;
+    for device in &mut devices {
+        device.send(100).await;
+    }
+    // One more than it sent: that one is awaited for ISOCHRONE_DRAIN.
+    devices[0].end_having_sent(101, &site).await;
+    site.redis.as_ref().unwrap().save();
+    let topics = site.topics().await;
+    assert!(
+        topics.iter().all(|topic| topic.status == TopicStatus::Ready),
+        "what was saved: {topics:?}"
+    );
+    site.await_status(TopicStatus::Closed, 1).await;
+    site.redis.as_mut().unwrap().roll_back();
+    site.await_status(TopicStatus::Closed, 1).await;
+    devices[1].send(100).await;
+    devices[1].end(&site).await;
+    site.await_status(TopicStatus::Closed, 2).await;
+    for (device, unique, lost) in [(&devices[0], 100, 1), (&devices[1], 200, 0)] {
+        let (row, stored, dropped) = site.row(device.topic.as_str()).await;
+        let epoch = &row.epochs[&device.epoch];
+        assert_eq!(
+            (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard),
+            (unique, lost, 0, 0),
+            "{row:?}"
+        );
+        assert_eq!((stored, dropped), (unique, 0));
+    }
     consumer.finish().await;
 }
 

@@ -1,8 +1,10 @@
 //! What consumers do when nothing goes wrong.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use isochrone_model::{
     entry::ReceiptPart,
-    id::{Partition, Topic},
+    id::{DaemonId, Partition, Topic},
     row::ReceiptRow,
 };
 use isochrone_store::types::{EntryId, EntryKind, TopicStatus};
@@ -174,7 +176,6 @@ async fn devices_fan_in() {
 
 /// Whole partitions: each topic is heard by exactly one of two consumers, and both have some.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "known defect: two consumers that claim topics of one partition at the same moment keep throwing each other's session out"]
 async fn partitions_are_shared() {
     let site = Site::real("partitions", "partition").await;
     let consumers = [site.consumer(&[]), site.consumer(&[])];
@@ -189,26 +190,17 @@ async fn partitions_are_shared() {
     site.await_status(TopicStatus::Ready, 40).await;
     for device in &mut devices {
         device.send(20).await;
-        device.end(&site).await;
     }
-    let mut holders = std::collections::BTreeMap::new();
-    for partition in 0..8 {
-        let topics = site.store.topics(&site.run, Partition(partition)).await.unwrap();
-        let in_partition: std::collections::BTreeSet<_> = topics
-            .iter()
-            .filter_map(|topic| topic.holder)
-            .map(|(daemon, _)| daemon)
-            .collect();
-        assert!(in_partition.len() <= 1, "one consumer a partition");
-        for daemon in in_partition {
-            *holders.entry(daemon).or_insert(0) += 1;
-        }
-    }
+    let holders = holders(&site).await;
     assert_eq!(
         holders.values().sum::<usize>(),
-        holders.values().filter(|count| **count <= 4).sum::<usize>(),
-        "fair shares: {holders:?}"
+        8,
+        "no partition is shared: {holders:?}"
     );
+    assert!(holders.values().all(|count| *count == 4), "fair shares: {holders:?}");
+    for device in &mut devices {
+        device.end(&site).await;
+    }
     site.await_status(TopicStatus::Closed, 40).await;
     for device in &devices {
         let (row, stored, _) = site.row(device.topic.as_str()).await;
@@ -218,6 +210,66 @@ async fn partitions_are_shared() {
     for consumer in consumers {
         consumer.finish().await;
     }
+}
+
+/// How many partitions each consumer holds topics in.
+async fn holders(site: &Site) -> BTreeMap<DaemonId, usize> {
+    let mut holders = BTreeMap::new();
+    for partition in 0..8 {
+        let topics = site.store.topics(&site.run, Partition(partition)).await.unwrap();
+        let here: BTreeSet<_> = topics
+            .iter()
+            .filter_map(|topic| topic.holder)
+            .map(|(daemon, _)| daemon)
+            .collect();
+        for daemon in here {
+            *holders.entry(daemon).or_insert(0) += 1;
+        }
+    }
+    holders
+}
+
+/// A consumer that comes later gets its share of the partitions, and its share goes back when it leaves; sessions bridge
+/// both, so that nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_change_hands_for_fairness() {
+    let site = Site::real("fair", "partition").await;
+    let first = site.consumer(&[]);
+    let mut devices = Vec::new();
+    for number in 0..40 {
+        devices.push(site.device(&format!("t/{number}"), 1).await);
+    }
+    site.await_status(TopicStatus::Ready, 40).await;
+    assert_eq!(holders(&site).await, BTreeMap::from([(first.daemon, 8)]));
+
+    let second = site.consumer(&[]);
+    for device in &mut devices {
+        device.send(20).await;
+    }
+    let shares = BTreeMap::from([(first.daemon, 4), (second.daemon, 4)]);
+    site.wait("fair shares", async || holders(&site).await == shares).await;
+    for device in &mut devices {
+        device.send(20).await;
+    }
+    site.await_status(TopicStatus::Ready, 40).await;
+    second.finish().await;
+    for device in &mut devices {
+        device.send(20).await;
+    }
+    let all = BTreeMap::from([(first.daemon, 8)]);
+    site.wait("all at the one that stays", async || holders(&site).await == all)
+        .await;
+    site.await_status(TopicStatus::Ready, 40).await;
+    for device in &mut devices {
+        device.end(&site).await;
+    }
+    site.await_status(TopicStatus::Closed, 40).await;
+    for device in &devices {
+        let (row, stored, _) = site.row(device.topic.as_str()).await;
+        assert_complete(&row, device, 60);
+        assert_eq!(stored, 60);
+    }
+    first.finish().await;
 }
 
 /// A consumer without a limit, as in the all-in-one, hears every topic over few connections.

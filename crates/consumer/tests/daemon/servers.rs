@@ -1,6 +1,7 @@
 //! mosquitto and Redis on free loopback ports, killed by handle.
 
 use std::{
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -10,6 +11,7 @@ use std::{
 /// A server of this test's own.
 pub struct Server {
     child: Child,
+    command: Command,
     /// Where it listens.
     pub port: u16,
     _folder: tempfile::TempDir,
@@ -61,15 +63,37 @@ impl Server {
             .unwrap_or_else(|error| panic!("{program} is needed for this test: {error}"));
         let server = Server {
             child,
+            command,
             port,
             _folder: folder,
         };
+        server.await_port();
+        server
+    }
+
+    fn await_port(&self) {
         let limit = deadline(Duration::from_secs(20));
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(!limit(), "{program} did not start");
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(!limit(), "{:?} did not start", self.command.get_program());
             std::thread::sleep(Duration::from_millis(20));
         }
-        server
+    }
+
+    /// Has Redis save everything as it is now.
+    pub fn save(&self) {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).expect("Redis");
+        connection.write_all(b"SAVE\r\n").expect("a command");
+        let mut answer = [0; 5];
+        connection.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"+OK\r\n");
+    }
+
+    /// Kills Redis and starts it again with what was saved.
+    pub fn roll_back(&mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+        self.child = self.command.spawn().expect("the same as before");
+        self.await_port();
     }
 
     /// Freezes it: connections stand, nothing answers.

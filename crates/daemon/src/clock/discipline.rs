@@ -1,6 +1,9 @@
 //! Reads the reference clock, a few times at once at the start and then each second, and feeds the filter.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use isochrone_model::time::Clock;
 use isochrone_store::Store;
@@ -96,7 +99,9 @@ impl Discipline {
             self.away = false;
             tracing::info!("the reference clock answers again");
         }
-        self.meet(&life);
+        if self.meet(&life) {
+            self.clock.confirmed.store(asked.0, Ordering::Relaxed);
+        }
         let (heard, estimate) = self.filter.hear(Reading {
             asked,
             answered,
@@ -112,11 +117,11 @@ impl Discipline {
         true
     }
 
-    /// Another life of the server is another clock, until shown otherwise.
-    fn meet(&mut self, life: &str) {
+    /// Another life of the server is another clock, until shown otherwise. Whether it is the one known.
+    fn meet(&mut self, life: &str) -> bool {
         let known = self.clock.life.borrow().clone();
         match known.as_deref() {
-            Some(known) if known == life => return,
+            Some(known) if known == life => return true,
             Some(known) => {
                 tracing::warn!(
                     was = known,
@@ -128,6 +133,7 @@ impl Discipline {
             None => {}
         }
         self.clock.life.send_replace(Some(life.into()));
+        false
     }
 
     /// Logged when it begins; the bound grows by itself meanwhile.

@@ -9,6 +9,11 @@ use super::{
     table::{Common, ConsumerSettings, PlotterSettings, ProducerSettings},
 };
 
+/// Messages in flight, unless set.
+const IN_FLIGHT: usize = 1_000;
+/// The same where the broker takes few and cannot say so: mosquitto's `max_inflight_messages`.
+const IN_FLIGHT_UNANNOUNCED: usize = 20;
+
 /// Collects findings; one about a variable that already has a problem is left out, for its value is not the user's.
 pub struct Findings<'a> {
     problems: &'a mut Vec<Problem>,
@@ -123,6 +128,13 @@ impl ProducerSettings {
     /// The template used when neither ISOCHRONE_PAYLOAD nor ISOCHRONE_PAYLOAD_FILE is set.
     pub fn default_template(&self) -> &'static [u8] {
         Payload::default_template(self.stamp)
+    }
+
+    /// Messages of a device that may await acknowledgement.
+    pub fn in_flight(&self) -> usize {
+        let unannounced = self.qos == 2 && self.mqtt_version == "3.1.1";
+        self.in_flight
+            .unwrap_or(if unannounced { IN_FLIGHT_UNANNOUNCED } else { IN_FLIGHT })
     }
 }
 

@@ -211,8 +211,9 @@ settings! {
         count: Option<u64>, parse |text| unlimited(text, |text| within(text, 1..)), valid "a whole number above zero, or unlimited";
         /// What the producer does when its devices are done: exit, or idle until a signal comes. Either way it has left the run.
         at_end: AtEnd = "exit";
-        /// Messages of a device that may await acknowledgement.
-        in_flight: usize = "1000", parse |text| within(text, 1..=65_535), valid "a whole number from 1 to 65535";
+        /// Messages of a device that may await acknowledgement. Unset: 1000; 20 with QoS 2 over MQTT 3.1.1, where a broker
+        /// cannot say how many it takes and mosquitto, by default, closes the connection at the 21st.
+        in_flight: Option<usize>, parse |text| within(text, 1..=65_535).map(Some), valid "a whole number from 1 to 65535";
         /// Messages of a device that may wait to be sent; more count as unsent.
         queue: usize = "10000", parse |text| within(text, 1..), valid "a whole number above zero";
         /// Makes payloads and random schedules repeatable. Unset: drawn at random.

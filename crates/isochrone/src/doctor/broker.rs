@@ -96,7 +96,7 @@ async fn probe(all: &All, url: &str) -> Vec<Finding> {
             run: "doctor".into(),
             seed: 0,
         },
-        in_flight: all.producer.in_flight,
+        in_flight: all.producer.in_flight(),
     };
     let opened = transport
         .subscriber(subscriber, &worker)

@@ -26,8 +26,8 @@ use isochrone_store::{
     Registry, Store,
     redis::{RedisConfig, RedisStore},
     types::{
-        DeviceState, EntryKind, Left, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush, Role, RunRecord, SCHEMA,
-        SendFlush, TopicSave,
+        ClaimEnd, DeviceState, EntryKind, GivenBack, Left, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush, Role,
+        RunRecord, SCHEMA, SendFlush, TopicSave,
     },
 };
 use tokio::{task::JoinHandle, time::Instant};
@@ -244,7 +244,11 @@ impl World {
                 .append_sends(&self.run, topic.partition, self.producer, &last)
                 .await
                 .unwrap();
-            let given = [(topic.topic.clone(), topic.token, true)];
+            let given = [GivenBack {
+                topic: topic.topic.clone(),
+                token: topic.token,
+                end: ClaimEnd::Settled(1),
+            }];
             let left = Left::GivenBack { session: false };
             self.store
                 .give_back(&self.run, topic.partition, self.consumer, &given, left)

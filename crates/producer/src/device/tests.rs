@@ -9,10 +9,10 @@ use isochrone_model::{
     schedule::{ScheduleKind, ScheduleSpec},
     time::Second,
 };
-use isochrone_transport::{Connected, Disconnected};
+use isochrone_transport::{Connected, Disconnected, Offer};
 use proptest::prelude::*;
 
-use super::*;
+use super::{sending::FLAT_OUT_TURN, *};
 use crate::{flush, rows::DueSecond};
 
 const MS: u64 = 1_000_000;

@@ -45,6 +45,7 @@ struct Desk {
     config: RefCell<Option<PublisherConfig>>,
     /// Its number among the producer's devices.
     index: u32,
+    seed: u64,
     allowed: Cell<bool>,
     /// In the list of those with news.
     listed: Cell<bool>,
@@ -71,6 +72,7 @@ impl Floor {
                     registration,
                     publisher,
                     index,
+                    seed,
                     ..
                 } = planned;
                 let account = Account::new(registration.epoch, registration.qos, shared.valid_late_ns);
@@ -78,6 +80,7 @@ impl Floor {
                     device: RefCell::new(Emulated::new(account, shared.limits)),
                     config: RefCell::new(publisher),
                     index,
+                    seed,
                     allowed: Cell::new(false),
                     listed: Cell::new(false),
                 }
@@ -274,19 +277,14 @@ impl Floor {
 
     fn start(&self, place: usize, moment: Moment) {
         let schedule = &self.shared.schedule;
-        let index = self.desks[place].index;
+        let Desk { index, seed, .. } = self.desks[place];
         let pace = match schedule.rate {
             Rate::Max => Pace::FlatOut {
                 count: schedule.count,
                 duration: schedule.duration,
                 warmup: schedule.flagged(),
             },
-            Rate::PerSecond(_) => Pace::Slots(Box::new(Schedule::new(
-                schedule,
-                self.shared.seed,
-                index,
-                self.shared.devices,
-            ))),
+            Rate::PerSecond(_) => Pace::Slots(Box::new(Schedule::new(schedule, seed, index, self.shared.devices))),
         };
         let mut first = None;
         self.with(place, |device, events| {

@@ -7,7 +7,7 @@ use isochrone_model::{
 };
 
 use super::{Partition, TopicRow, following};
-use crate::types::{Claimed, DeviceState, Left, TopicStatus};
+use crate::types::{ClaimEnd, Claimed, DeviceState, GivenBack, Left, TopicStatus};
 
 impl Partition {
     /// Registers devices and gives their producer a lease row.
@@ -30,8 +30,13 @@ impl Partition {
         }
     }
 
-    /// Claims up to `room` topics, those first that the daemon has claimed and not got ready.
+    /// Claims up to `room` topics, those first that the daemon has claimed and not got ready; none where another holds
+    /// the whole.
     pub fn claim(&mut self, daemon: DaemonId, room: usize, now: Reference) -> Vec<Claimed> {
+        let is_anothers = |row: &TopicRow| row.holder.is_some_and(|(holder, _)| holder != daemon);
+        if self.whole && self.topics.values().any(is_anothers) {
+            return Vec::new();
+        }
         let again = self
             .topics
             .iter()
@@ -91,14 +96,14 @@ impl Partition {
         lost
     }
 
-    /// Gives claims up: closed ones for good, the others for the next holder.
-    pub fn give_back(&mut self, daemon: DaemonId, topics: &[(Topic, Token, bool)], left: Left, now: Reference) {
-        for (topic, token, closed) in topics {
+    /// Gives claims up: settled ones for good if nobody has joined them meanwhile, the others for the next holder.
+    pub fn give_back(&mut self, daemon: DaemonId, topics: &[GivenBack], left: Left, now: Reference) {
+        for GivenBack { topic, token, end } in topics {
             let Some(row) = self.held(daemon, topic, *token) else {
                 continue;
             };
             row.leave(left, now);
-            if *closed {
+            if *end == ClaimEnd::Settled(row.epochs.len()) {
                 row.status = TopicStatus::Closed;
             } else {
                 self.free.insert(topic.clone());

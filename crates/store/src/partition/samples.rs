@@ -1,5 +1,7 @@
 //! The stream of entries and the plotter's cuts and cursors.
 
+use std::collections::BTreeMap;
+
 use isochrone_model::{
     id::{DaemonId, Token, Topic},
     time::Reference,
@@ -45,7 +47,7 @@ impl Partition {
             if kept.parts.is_empty() && !entry.parts.is_empty() {
                 continue;
             }
-            let full = self.stream.is_full();
+            let full = !self.has_room();
             for part in &kept.parts {
                 if let Some(row) = self.topics.get_mut(&Topic::from(part.key.as_str())) {
                     *if full { &mut row.dropped } else { &mut row.stored } += part.samples;
@@ -94,11 +96,52 @@ impl Partition {
 
     /// Answers how many entries were left out.
     fn write(&mut self, daemon: DaemonId, batch: u64, entry: NewEntry, now: Reference) -> u64 {
-        if self.stream.is_full() {
+        if !self.has_room() {
             return 1;
         }
         self.stream.push(daemon, batch, entry, now);
         0
+    }
+
+    /// Whether an entry may be stored; what slow sinks hold back makes room for it.
+    fn has_room(&mut self) -> bool {
+        while self.stream.is_full() {
+            if !self.drop_oldest_cut() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops the oldest cut that the slowest sinks have not passed, for them alone: their cursors move, their samples in
+    /// it count. False when every sink has passed every cut.
+    fn drop_oldest_cut(&mut self) -> bool {
+        let slowest = self.cursors.values().map(|cursor| cursor.cut).min();
+        let Some(place) = slowest.and_then(|slowest| self.cuts.iter().position(|cut| cut.number > slowest)) else {
+            return false;
+        };
+        let cuts = &self.cuts[..=place];
+        let is_in_it = |entry: &&Entry| {
+            let holds = |cut: &Cut| entry.id <= cut.last && entry.entry.second <= cut.second;
+            cuts.iter().position(holds) == Some(place)
+        };
+        let mut samples: BTreeMap<Topic, u64> = BTreeMap::new();
+        let mut ids = Vec::new();
+        for Entry { id, entry, .. } in self.stream.all().filter(is_in_it) {
+            ids.push(*id);
+            for part in entry.parts.iter().filter(|_| entry.kind == EntryKind::Receipt) {
+                *samples.entry(Topic::from(part.key.as_str())).or_default() += part.samples;
+            }
+        }
+        let number = cuts[place].number;
+        for cursor in self.cursors.values_mut().filter(|cursor| cursor.cut < number) {
+            cursor.cut = number;
+            for (topic, count) in &samples {
+                cursor.topics.entry(topic.clone()).or_default().sink_dropped += count;
+            }
+        }
+        self.stream.delete(&ids);
+        true
     }
 
     /// Entries after `after`, oldest first.

@@ -31,7 +31,7 @@ end
 
 while i <= #ARGV do
   local kind, second, head, parts, kept = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), {}
-  local full = is_full(limit)
+  local full = not has_room(limit)
   i = i + 4
   for _ = 1, parts do
     local topic, token, samples = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])

@@ -25,7 +25,7 @@ while i <= #ARGV do
     table.insert(kept, ARGV[i + 1] .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3])
     i = i + 4
   end
-  if is_full(limit) then answer[2] = answer[2] + 1 else write(daemon, batch, kind, second, head, kept) end
+  if has_room(limit) then write(daemon, batch, kind, second, head, kept) else answer[2] = answer[2] + 1 end
 end
 touch('rows')
 answered('S', daemon, answer)

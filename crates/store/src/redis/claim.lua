@@ -1,7 +1,13 @@
--- ARGV: daemon, room. Answers by claim: topic, token, left, state, counts, registrations and rows by turns.
+-- ARGV: daemon, room, 1 when a partition has one holder. Answers by claim: topic, token, left, state, counts,
+-- registrations and rows by turns; nothing where another holds the partition.
 local daemon, room = ARGV[4], tonumber(ARGV[5])
 local mine = 'held:' .. daemon
 local taken = {}
+if ARGV[6] == '1' then
+  for _, other in ipairs(call('HKEYS', at('leases'))) do
+    if other ~= daemon and call('EXISTS', at('held:' .. other)) == 1 then return taken end
+  end
+end
 local known = call('HGETALL', at(mine))
 for i = 1, #known, 2 do
   local token, ready = string.match(known[i + 1], '^(%d+) (%d+)')

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     Error, Registry,
     types::{
-        Change, Claimed, DeviceState, Left, Member, Note, OpenRun, Renewal, Role, RunRecord, RunState, TopicState,
+        Change, ClaimEnd, Claimed, DeviceState, GivenBack, Left, Member, Note, OpenRun, Renewal, Role, RunRecord,
+        RunState, TopicState,
     },
 };
 
@@ -125,7 +126,8 @@ impl Registry for RedisStore {
         room: usize,
     ) -> Result<Vec<Claimed>, Error> {
         let room = u32::try_from(room).unwrap_or(u32::MAX);
-        let fill = |call: Call| call.arg(daemon.to_string()).arg(room);
+        let whole = u8::from(self.known(run).await?.whole_partitions);
+        let fill = |call: Call| call.arg(daemon.to_string()).arg(room).arg(whole);
         let answer = self.within(run, partition, &CLAIM, fill).await?;
         read::<Vec<Claim>>("claims", answer)?.into_iter().map(claimed).collect()
     }
@@ -152,13 +154,18 @@ impl Registry for RedisStore {
         run: &RunName,
         partition: Partition,
         daemon: DaemonId,
-        topics: &[(Topic, Token, bool)],
+        topics: &[GivenBack],
         left: Left,
     ) -> Result<(), Error> {
         let fill = |call: Call| {
             let call = call.arg(daemon.to_string()).arg(reply::left_name(left));
-            topics.iter().fold(call, |call, (topic, token, closed)| {
-                call.arg(topic.as_str()).arg(token.0).arg(u8::from(*closed))
+            topics.iter().fold(call, |call, GivenBack { topic, token, end }| {
+                // Every topic has a device: none as settled is none at all.
+                let devices = match end {
+                    ClaimEnd::Free => 0,
+                    ClaimEnd::Settled(devices) => *devices,
+                };
+                call.arg(topic.as_str()).arg(token.0).arg(devices)
             })
         };
         self.within(run, partition, &GIVE_BACK, fill).await.map(drop)

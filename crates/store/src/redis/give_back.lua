@@ -1,4 +1,4 @@
--- ARGV: daemon, how it was left; by claim: topic, token, 1 when it closes.
+-- ARGV: daemon, how it was left; by claim: topic, token, with how many devices it is settled, or 0.
 local daemon, how = ARGV[4], ARGV[5]
 for i = 6, #ARGV, 3 do
   local topic, token = ARGV[i], ARGV[i + 1]
@@ -6,7 +6,9 @@ for i = 6, #ARGV, 3 do
   if ready then
     call('HDEL', at('held:' .. daemon), topic)
     leave(topic, used, how)
-    call('SADD', at(ARGV[i + 2] == '1' and 'closed' or 'free'), topic)
+    -- Devices that its holder does not know of have registered since: it is for the next one.
+    local devices, settled = string.len(call('HGET', at('topics'), topic) or '') / 16, tonumber(ARGV[i + 2])
+    call('SADD', at(settled > 0 and settled == devices and 'closed' or 'free'), topic)
   end
 end
 touch('left', 'free', 'closed')

@@ -5,12 +5,12 @@ use std::{process::Command, sync::Arc, time::Duration};
 use isochrone_store::{
     Error, Fate, ReferenceClock, Registry, Store,
     redis::{RedisConfig, RedisStore},
-    types::{EntryId, Left, TopicStatus},
+    types::{ClaimEnd, EntryId, Left, TopicStatus},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::{
-    fixture::{ALICE, BOB, Fixture, HERE, flush, request, run, until},
+    fixture::{ALICE, BOB, Fixture, HERE, flush, given_back, request, run, until},
     server::{Server, connect},
 };
 
@@ -138,7 +138,7 @@ async fn keys_expire_and_are_purged() {
         .ready(&fixture.run, HERE, ALICE, &[(claims[0].topic.clone(), claims[0].token)])
         .await
         .unwrap();
-    let back = [(claims[0].topic.clone(), claims[0].token, true)];
+    let back = [given_back(&claims[0], ClaimEnd::Settled(1))];
     fixture
         .store
         .give_back(&fixture.run, HERE, ALICE, &back, Left::GivenBack { session: true })

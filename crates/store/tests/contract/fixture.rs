@@ -18,7 +18,8 @@ use isochrone_model::{
 use isochrone_store::{
     Store,
     types::{
-        Claimed, DeviceState, EntryKind, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush, Role, TopicSave, TopicState,
+        ClaimEnd, Claimed, DeviceState, EntryKind, GivenBack, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush, Role,
+        TopicSave, TopicState,
     },
 };
 
@@ -93,8 +94,12 @@ pub const HERE: Partition = Partition(1);
 
 impl Fixture {
     pub async fn new(store: Arc<dyn Store>, name: &str, topics: &[&str]) -> Fixture {
-        store.open_run(&request(Some(name))).await.unwrap();
-        let fixture = Fixture { store, run: run(name) };
+        Fixture::open(store, &request(Some(name)), topics).await
+    }
+
+    pub async fn open(store: Arc<dyn Store>, request: &OpenRun, topics: &[&str]) -> Fixture {
+        let run = store.open_run(request).await.unwrap().run;
+        let fixture = Fixture { store, run };
         fixture
             .store
             .enlist(&fixture.run, PRODUCER, Role::Producer, None)
@@ -155,6 +160,14 @@ impl Fixture {
 
     pub async fn append(&self, daemon: DaemonId, flush: &ReceiptFlush) -> isochrone_store::types::FlushAnswer {
         self.store.append(&self.run, HERE, daemon, flush).await.unwrap()
+    }
+}
+
+pub fn given_back(claim: &Claimed, end: ClaimEnd) -> GivenBack {
+    GivenBack {
+        topic: claim.topic.clone(),
+        token: claim.token,
+        end,
     }
 }
 

@@ -57,6 +57,8 @@ contract! {
     claims::a_repeated_claim_brings_the_same
     claims::a_claim_tells_how_it_was_left
     claims::a_closed_topic_reopens_for_a_new_epoch
+    claims::a_topic_that_a_device_joined_is_not_closed
+    claims::a_whole_partition_has_one_holder
     claims::a_shared_topic_brings_all_its_devices
     claims::nobody_settles_what_is_held
     leases::renewals_never_create_a_row
@@ -68,6 +70,7 @@ contract! {
     samples::a_total_ahead_counts_as_dropped
     samples::a_lost_token_fences_only_its_topic
     samples::a_full_partition_sheds_and_counts
+    samples::a_slow_sink_alone_loses_what_it_holds_back
     samples::last_words_make_vanished_rows_exact
     samples::an_entry_is_pending_until_its_cut
     plotting::one_plotter_holds_a_partition

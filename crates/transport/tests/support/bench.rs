@@ -1,5 +1,4 @@
 //! Publishers and subscribers under one poller, and what they reported.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     cell::RefCell,

@@ -1,5 +1,4 @@
 //! A real mosquitto on a free port, gone when dropped.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     fs,

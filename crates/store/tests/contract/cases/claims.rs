@@ -5,10 +5,10 @@ use std::sync::Arc;
 use isochrone_model::id::{Epoch, Token, Topic};
 use isochrone_store::{
     Store,
-    types::{Left, TopicStatus},
+    types::{ClaimEnd, Claimed, Left, OpenRun, TopicStatus, WHOLE_PARTITIONS},
 };
 
-use crate::fixture::{ALICE, BOB, Fixture, HERE, device, flush};
+use crate::fixture::{ALICE, BOB, Fixture, HERE, device, flush, given_back, request};
 
 pub async fn topics_are_claimed_once(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a", "b", "c"]).await;
@@ -74,14 +74,14 @@ pub async fn a_repeated_claim_brings_the_same(store: Arc<dyn Store>) {
 
 pub async fn a_claim_tells_how_it_was_left(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a"]).await;
-    let back = |claim: &isochrone_store::types::Claimed, closed| [(claim.topic.clone(), claim.token, closed)];
+    let back = |claim: &Claimed, end| [given_back(claim, end)];
 
     // Never used: as if it had not been claimed.
     let claim = fixture.claim_one(ALICE).await;
     let left = Left::GivenBack { session: true };
     fixture
         .store
-        .give_back(&fixture.run, HERE, ALICE, &back(&claim, false), left)
+        .give_back(&fixture.run, HERE, ALICE, &back(&claim, ClaimEnd::Free), left)
         .await
         .unwrap();
     let claim = fixture.claim_one(BOB).await;
@@ -91,12 +91,12 @@ pub async fn a_claim_tells_how_it_was_left(store: Arc<dyn Store>) {
     fixture.append(BOB, &flush(1, &claim, 0, 5, 100)).await;
     fixture
         .store
-        .give_back(&fixture.run, HERE, BOB, &back(&claim, false), left)
+        .give_back(&fixture.run, HERE, BOB, &back(&claim, ClaimEnd::Free), left)
         .await
         .unwrap();
     fixture
         .store
-        .give_back(&fixture.run, HERE, BOB, &back(&claim, false), Left::Died)
+        .give_back(&fixture.run, HERE, BOB, &back(&claim, ClaimEnd::Free), Left::Died)
         .await
         .unwrap();
     let after = fixture.topic("a").await;
@@ -119,7 +119,7 @@ pub async fn a_claim_tells_how_it_was_left(store: Arc<dyn Store>) {
     // Closed for good.
     fixture
         .store
-        .give_back(&fixture.run, HERE, BOB, &back(&claim, true), left)
+        .give_back(&fixture.run, HERE, BOB, &back(&claim, ClaimEnd::Settled(1)), left)
         .await
         .unwrap();
     assert_eq!(
@@ -133,7 +133,7 @@ pub async fn a_closed_topic_reopens_for_a_new_epoch(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a"]).await;
     let claim = fixture.claim_one(ALICE).await;
     fixture.append(ALICE, &flush(1, &claim, 0, 5, 100)).await;
-    let closed = [(claim.topic.clone(), claim.token, true)];
+    let closed = [given_back(&claim, ClaimEnd::Settled(1))];
     fixture
         .store
         .give_back(&fixture.run, HERE, ALICE, &closed, Left::GivenBack { session: false })
@@ -160,6 +160,70 @@ pub async fn a_closed_topic_reopens_for_a_new_epoch(store: Arc<dyn Store>) {
         (TopicStatus::Claimed, 0)
     );
     assert_eq!(fixture.store.devices(&fixture.run, HERE).await.unwrap().len(), 3);
+}
+
+pub async fn a_topic_that_a_device_joined_is_not_closed(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a"]).await;
+    let left = Left::GivenBack { session: false };
+    let claim = fixture.claim_one(ALICE).await;
+    fixture.append(ALICE, &flush(1, &claim, 0, 5, 100)).await;
+    fixture.register(&[device(9, "a")]).await;
+    let settled = [given_back(&claim, ClaimEnd::Settled(1))];
+    fixture
+        .store
+        .give_back(&fixture.run, HERE, ALICE, &settled, left)
+        .await
+        .unwrap();
+    assert_eq!(
+        (fixture.topic("a").await.status, fixture.free().await),
+        (TopicStatus::Free, 1),
+        "its holder did not know of the second device"
+    );
+    let claim = fixture.claim_one(BOB).await;
+    assert_eq!((claim.devices.len(), claim.left, claim.stored), (2, left, 5));
+    fixture.append(BOB, &flush(1, &claim, 5, 5, 101)).await;
+    let settled = [given_back(&claim, ClaimEnd::Settled(2))];
+    fixture
+        .store
+        .give_back(&fixture.run, HERE, BOB, &settled, left)
+        .await
+        .unwrap();
+    assert_eq!(
+        (fixture.topic("a").await.status, fixture.free().await),
+        (TopicStatus::Closed, 0)
+    );
+}
+
+pub async fn a_whole_partition_has_one_holder(store: Arc<dyn Store>) {
+    let mut whole: OpenRun = request(Some("r"));
+    whole.pins.claim_unit = WHOLE_PARTITIONS.to_owned();
+    let fixture = Fixture::open(store, &whole, &["a", "b", "c"]).await;
+    let first = fixture.claim(ALICE, 2).await;
+    assert_eq!(first.len(), 2);
+    assert!(fixture.claim(BOB, 9).await.is_empty(), "another holds topics there");
+    assert_eq!(fixture.counter(BOB).await, None, "who took nothing has no lease");
+    assert_eq!((fixture.free().await, fixture.claim(ALICE, 3).await.len()), (1, 3));
+
+    // Until its holder has given back the last of them…
+    let back: Vec<_> = fixture.claim(ALICE, 3).await;
+    let give_back = async |claims: &[Claimed]| {
+        let back: Vec<_> = claims.iter().map(|claim| given_back(claim, ClaimEnd::Free)).collect();
+        let left = Left::GivenBack { session: true };
+        fixture
+            .store
+            .give_back(&fixture.run, HERE, ALICE, &back, left)
+            .await
+            .unwrap();
+    };
+    give_back(&back[..2]).await;
+    assert!(fixture.claim(BOB, 9).await.is_empty());
+    give_back(&back[2..]).await;
+    assert_eq!(fixture.claim(BOB, 1).await.len(), 1);
+    assert!(fixture.claim(ALICE, 1).await.is_empty());
+
+    // …or was evicted.
+    assert!(fixture.evict(BOB).await);
+    assert_eq!(fixture.claim(ALICE, 9).await.len(), 3);
 }
 
 pub async fn a_shared_topic_brings_all_its_devices(store: Arc<dyn Store>) {

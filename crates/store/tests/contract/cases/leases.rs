@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use isochrone_model::id::Partition;
-use isochrone_store::{Store, types::Left};
+use isochrone_store::{
+    Store,
+    types::{ClaimEnd, Left},
+};
 
-use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER};
+use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, given_back};
 
 pub async fn renewals_never_create_a_row(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a", "b"]).await;
@@ -86,7 +89,7 @@ pub async fn a_row_made_again_has_another_counter(store: Arc<dyn Store>) {
     for _ in 0..5 {
         let claim = fixture.claim_one(ALICE).await;
         counters.push(fixture.counter(ALICE).await.unwrap());
-        let back = [(claim.topic, claim.token, false)];
+        let back = [given_back(&claim, ClaimEnd::Free)];
         fixture
             .store
             .give_back(&fixture.run, HERE, ALICE, &back, Left::GivenBack { session: true })
@@ -106,7 +109,7 @@ pub async fn a_row_goes_when_nothing_is_held(store: Arc<dyn Store>) {
     let claim = fixture.claim_one(ALICE).await;
     release(ALICE).await.unwrap();
     assert!(fixture.counter(ALICE).await.is_some(), "it holds a topic");
-    let back = [(claim.topic, claim.token, false)];
+    let back = [given_back(&claim, ClaimEnd::Free)];
     fixture
         .store
         .give_back(&fixture.run, HERE, ALICE, &back, Left::GivenBack { session: true })

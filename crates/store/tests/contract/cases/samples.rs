@@ -9,10 +9,12 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error, Store,
-    types::{Cursor, Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush},
+    types::{
+        ClaimEnd, Cursor, Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush, SinkCounts,
+    },
 };
 
-use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, entry, flush, part, save};
+use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, entry, flush, given_back, part, save};
 
 async fn entries(fixture: &Fixture) -> Vec<isochrone_store::types::Entry> {
     fixture
@@ -111,7 +113,7 @@ pub async fn a_lost_token_fences_only_its_topic(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a", "b"]).await;
     let claims = fixture.claim(ALICE, 2).await;
     let (a, b) = (&claims[0], &claims[1]);
-    let back = [(a.topic.clone(), a.token, false)];
+    let back = [given_back(a, ClaimEnd::Free)];
     fixture
         .store
         .give_back(&fixture.run, HERE, ALICE, &back, Left::GivenBack { session: true })
@@ -180,6 +182,110 @@ pub async fn a_full_partition_sheds_and_counts(store: Arc<dyn Store>) {
     let topic = fixture.topic("a").await;
     assert_eq!((topic.stored, topic.dropped), (11, 3));
     assert_eq!(entries(&fixture).await.len(), 2);
+}
+
+/// Large enough for Redis to keep in a block of its own.
+static LARGE: [u8; 100_000] = [b'x'; 100_000];
+
+pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a"]).await;
+    let claim = fixture.claim_one(ALICE).await;
+    let large = |batch, before, samples, second| ReceiptFlush {
+        batch,
+        entries: vec![entry(
+            EntryKind::Receipt,
+            second,
+            vec![part("a", claim.token, samples, &LARGE)],
+        )],
+        states: vec![save(&claim.topic, claim.token, before, b"state")],
+    };
+    let sinks = ["fast".to_owned(), "slow".to_owned()];
+    let held = fixture.store.hold(&fixture.run, HERE, BOB, &sinks).await.unwrap();
+    let token = held.unwrap().token;
+    let mut before = 0;
+    for number in 1..=3 {
+        let samples = 10 * number;
+        fixture
+            .append(ALICE, &large(number, before, samples, 100 + number as i64))
+            .await;
+        before += samples;
+        let cut = NewCut {
+            cut: Cut {
+                number,
+                last: entries(&fixture).await.last().unwrap().id,
+                second: Second(100 + number as i64),
+            },
+            changed: vec![],
+        };
+        fixture.store.cut(&fixture.run, HERE, BOB, token, &cut).await.unwrap();
+    }
+    let cursor = |cut, exported| Cursor {
+        cut,
+        topics: BTreeMap::from([(
+            claim.topic.clone(),
+            SinkCounts {
+                exported,
+                ..SinkCounts::default()
+            },
+        )]),
+    };
+    for (sink, cursor) in [("fast", cursor(3, 60)), ("slow", cursor(1, 10))] {
+        let advance = fixture
+            .store
+            .advance(&fixture.run, HERE, BOB, token, sink, &cursor, &[]);
+        advance.await.unwrap();
+    }
+    // One more does not fit beside what the slow one has left.
+    fixture.store.retain(&fixture.run, HERE, 300_000).await.unwrap();
+    let first = entries(&fixture).await[0].id;
+    fixture
+        .store
+        .advance(&fixture.run, HERE, BOB, token, "fast", &cursor(3, 60), &[first])
+        .await
+        .unwrap();
+    assert_eq!(
+        fixture.append(ALICE, &large(4, 60, 5, 104)).await,
+        FlushAnswer::default()
+    );
+    assert_eq!(
+        fixture.append(ALICE, &large(5, 65, 6, 105)).await,
+        FlushAnswer::default()
+    );
+    let left: Vec<_> = entries(&fixture)
+        .await
+        .iter()
+        .map(|entry| entry.entry.second.0)
+        .collect();
+    assert_eq!(
+        left,
+        [103, 104, 105],
+        "the oldest that only the slow one waits for is gone"
+    );
+    let topic = fixture.topic("a").await;
+    assert_eq!((topic.stored, topic.dropped), (71, 0), "nothing is dropped for all");
+    let counts = async || {
+        let snapshot = fixture.store.snapshot(&fixture.run, HERE).await.unwrap();
+        let counts = snapshot.cursors.into_iter().map(|(sink, cursor)| {
+            let counts = cursor.topics[&claim.topic];
+            (sink, (cursor.cut, counts.exported, counts.sink_dropped))
+        });
+        counts.collect::<BTreeMap<_, _>>()
+    };
+    let of = |fast, slow| BTreeMap::from([("fast".to_owned(), fast), ("slow".to_owned(), slow)]);
+    assert_eq!(counts().await, of((3, 60, 0), (2, 10, 20)));
+
+    // When sinks hold nothing back any more, what no cut holds is all there is: then new samples are left out.
+    fixture.store.retain(&fixture.run, HERE, 1).await.unwrap();
+    assert_eq!(fixture.append(ALICE, &large(6, 71, 7, 106)).await.shed, 1);
+    let topic = fixture.topic("a").await;
+    assert_eq!((topic.stored, topic.dropped), (71, 7));
+    assert_eq!(counts().await, of((3, 60, 0), (3, 10, 50)));
+    let left: Vec<_> = entries(&fixture)
+        .await
+        .iter()
+        .map(|entry| entry.entry.second.0)
+        .collect();
+    assert_eq!(left, [104, 105]);
 }
 
 pub async fn last_words_make_vanished_rows_exact(store: Arc<dyn Store>) {
