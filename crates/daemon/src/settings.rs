@@ -1,6 +1,7 @@
 //! Settings: declared once, in `table.rs`; parsing, `--help`, `docs/settings.md` and flags all come from there.
 
 mod check;
+mod env_file;
 mod help;
 mod load;
 mod names;
@@ -10,6 +11,7 @@ mod table;
 mod types;
 mod value;
 
+pub use env_file::env_file;
 pub use help::{help, reference};
 pub use load::{All, Effective, Loaded, Problem, Problems, RoleSettings, load, load_all};
 pub use source::Source;

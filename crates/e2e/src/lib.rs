@@ -11,6 +11,7 @@
 
 pub mod certs;
 pub mod daemon;
+pub mod docker;
 pub mod http;
 pub mod process;
 pub mod proxy;

@@ -21,6 +21,8 @@ pub enum Task {
     Purge,
     /// Checks what a run stands on.
     Doctor,
+    /// Asks the daemon of this host or container for its health.
+    Health,
     /// Says what would be used, and whether it is valid.
     Check,
 }
@@ -83,6 +85,7 @@ impl Invocation {
             Some(("samples", _)) => Task::Samples,
             Some(("purge", _)) => Task::Purge,
             Some(("doctor", _)) => Task::Doctor,
+            Some(("health", _)) => Task::Health,
             _ if matches.get_flag("check") => Task::Check,
             _ => Task::Run,
         };
@@ -156,7 +159,10 @@ fn command() -> Command {
             Command::new("samples").about("The samples of a response topic (--topic) that are still in the store"),
         )
         .subcommand(Command::new("purge").about("Delete a run from the store, and its sessions from the broker"))
-        .subcommand(Command::new("doctor").about("Check what a run stands on: settings, store, broker, clock, limits"));
+        .subcommand(Command::new("doctor").about("Check what a run stands on: settings, store, broker, clock, limits"))
+        .subcommand(
+            Command::new("health").about("Ask the daemon on this host (at --listen) for its health; for containers"),
+        );
     for (name, help) in flags() {
         let long = dashed(&name);
         let hidden = name.ends_with("_file") && name != "payload_file";

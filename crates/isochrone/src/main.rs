@@ -6,6 +6,7 @@ mod doctor;
 mod events;
 mod facts;
 mod fleet;
+mod health;
 mod live;
 mod purge;
 mod runs;

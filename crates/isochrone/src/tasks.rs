@@ -13,7 +13,7 @@ use isochrone_store::{Store, types::Role};
 
 use crate::{
     cli::{Format, Invocation, Task},
-    doctor, facts, fleet, purge, runs, samples, text,
+    doctor, facts, fleet, health, purge, runs, samples, text,
 };
 
 /// Does it, and gives the exit code.
@@ -34,6 +34,7 @@ pub async fn perform(invocation: &Invocation, all: All) -> Result<u8, Box<dyn Er
             print(&findings);
             return Ok(if well { chassis::DONE } else { chassis::FAILED });
         }
+        Task::Health => print(&health::examine(all.common.listen).await?),
         Task::Report { wait } => return report(all, &wanted, *wait, format).await,
         Task::Runs => print(&runs::list(&*open(&all)?, format).await?),
         Task::Samples => {

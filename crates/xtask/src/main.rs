@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must hold, cheapest check first. `--install` gets what the machine lacks.
 
+mod container;
 mod go;
 mod java;
 mod requirement;
@@ -84,6 +85,18 @@ const STEPS: &[Step] = &[
             "--workspace",
             "--test",
             "e2e",
+            "--",
+            "--test-threads=1",
+        ],
+    },
+    Step {
+        name: "containers and chart",
+        cargo: &[
+            "test",
+            "--release",
+            "--workspace",
+            "--test",
+            "deploy",
             "--",
             "--test-threads=1",
         ],

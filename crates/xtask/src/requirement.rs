@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{go, java, run};
+use crate::{container, go, java, run};
 
 /// A program the tests start.
 pub struct Requirement {
@@ -30,12 +30,20 @@ enum Source {
     Java(&'static str, &'static str),
     /// A Maven project of ours, and the file it makes.
     Maven(&'static str, &'static str),
+    /// A package of PyPI with a pinned version, in an environment of its own: `target/servers/<program>/bin/<program>`.
+    Python(&'static str),
+    /// The base image of containers, made of Debian's packages: `target/servers/<program>/<program>`.
+    DebianImage,
 }
 
 const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         program: "mosquitto",
         source: Source::Debian("mosquitto"),
+    },
+    Requirement {
+        program: "mosquitto_sub",
+        source: Source::Debian("mosquitto-clients"),
     },
     Requirement {
         program: "redis-server",
@@ -77,17 +85,58 @@ const REQUIREMENTS: &[Requirement] = &[
         program: "go",
         source: Source::GoToolchain,
     },
-    // Debian's Prometheus has no OTLP receiver.
+    // Debian's Prometheus has no OTLP receiver. Of all kinds of discovery the Compose file uses DNS.
     Requirement {
         program: "prometheus",
         source: Source::Go(
             "github.com/prometheus/prometheus/cmd/prometheus",
-            &["-ldflags=-s -w", "-tags=remove_all_sd"],
+            &["-ldflags=-s -w", "-tags=remove_all_sd,enable_dns_sd"],
         ),
     },
     Requirement {
         program: "collector",
         source: Source::Go(".", &["-ldflags=-s -w"]),
+    },
+    // For containers: the engine, what it makes networks with, what images are made with, and Compose.
+    Requirement {
+        program: "dockerd",
+        source: Source::Debian("docker.io"),
+    },
+    Requirement {
+        program: "iptables",
+        source: Source::Debian("iptables"),
+    },
+    Requirement {
+        program: "ip",
+        source: Source::Debian("iproute2"),
+    },
+    Requirement {
+        program: "wget",
+        source: Source::Debian("wget"),
+    },
+    Requirement {
+        program: "mmdebstrap",
+        source: Source::Debian("mmdebstrap"),
+    },
+    Requirement {
+        program: "debian.tar",
+        source: Source::DebianImage,
+    },
+    Requirement {
+        program: "compose",
+        source: Source::Go(
+            "github.com/docker/compose/v2/cmd",
+            &["-ldflags=-s -w -X github.com/docker/compose/v2/internal.Version=v2.40.3"],
+        ),
+    },
+    // For the chart.
+    Requirement {
+        program: "helm",
+        source: Source::Go("helm.sh/helm/v4/cmd/helm", &["-ldflags=-s -w"]),
+    },
+    Requirement {
+        program: "kubernetes-validate",
+        source: Source::Python("1.37.0"),
     },
     Requirement {
         program: "cargo-fmt",
@@ -123,6 +172,8 @@ impl Requirement {
                 format!("{} {major}.{minor}.{patch} or newer", self.program)
             }
             Source::Go(package, _) => format!("{} (Go package {package} of crates/e2e/servers)", self.program),
+            Source::Python(version) => format!("{} (PyPI package, {version})", self.program),
+            Source::DebianImage => format!("{} (made with mmdebstrap)", self.program),
         }
     }
 
@@ -132,7 +183,8 @@ impl Requirement {
                 folders.iter().any(|folder| folder.join(self.program).is_file())
             }
             Source::GoToolchain => go::find(&self.own_folder()).is_some(),
-            Source::Go(..) => self.own_folder().join(self.program).is_file(),
+            Source::Go(..) | Source::DebianImage => self.own_folder().join(self.program).is_file(),
+            Source::Python(_) => self.own_folder().join("bin").join(self.program).is_file(),
             Source::Java(..) => java::is_there(&servers()),
             Source::Maven(project, product) => java::is_built(Path::new(project), &self.own_folder().join(product)),
         }
@@ -164,6 +216,7 @@ pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
         .iter()
         .filter_map(|requirement| match requirement.source {
             Source::Debian(package) => Some(package),
+            Source::Python(_) => Some("python3-venv"),
             Source::GoToolchain if !go::any(&requirement.own_folder()) => Some("golang-go"),
             _ => None,
         })
@@ -197,6 +250,8 @@ pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
                     .current_dir(top().join("crates/e2e/servers").join(requirement.program)))
                 .map_err(|error| format!("go build {package}: {error}"))?;
             }
+            Source::Python(version) => container::python(&requirement.own_folder(), requirement.program, version)?,
+            Source::DebianImage => container::debian_image(&requirement.own_folder(), requirement.program)?,
         }
     }
     Ok(())

@@ -57,7 +57,8 @@ fn entry(text: &mut String, declaration: &Declaration) {
     }
 }
 
-fn wrap(text: &str, width: usize) -> Vec<String> {
+/// Words in lines of at most `width` characters.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {

@@ -1,4 +1,4 @@
-// The OpenTelemetry Collector with what the tests need of it: OTLP in, a file out.
+// The OpenTelemetry Collector with what the tests need of it: OTLP in, a file out, and what config/otel-collector.yml uses.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/exporter/otlphttpexporter"
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
@@ -16,10 +17,10 @@ import (
 )
 
 func factories() (otelcol.Factories, error) {
-	otlp, file := otlpreceiver.NewFactory(), fileexporter.NewFactory()
+	otlp, file, http := otlpreceiver.NewFactory(), fileexporter.NewFactory(), otlphttpexporter.NewFactory()
 	return otelcol.Factories{
 		Receivers: map[component.Type]receiver.Factory{otlp.Type(): otlp},
-		Exporters: map[component.Type]exporter.Factory{file.Type(): file},
+		Exporters: map[component.Type]exporter.Factory{file.Type(): file, http.Type(): http},
 		Telemetry: otelconftelemetry.NewFactory(),
 	}, nil
 }

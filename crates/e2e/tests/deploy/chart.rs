@@ -1,0 +1,216 @@
+//! The Helm chart: lint, schemas, what its pods are given.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use isochrone_e2e::{
+    daemon,
+    docker::{succeeded, tool, top},
+    process::Process,
+    wait,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const START: Duration = Duration::from_secs(30);
+/// The newest that the validator knows, and the oldest that the chart names.
+const KUBERNETES: [&str; 2] = ["1.37", "1.25"];
+
+/// Helm finds nothing wrong, and each object is valid for Kubernetes, by default and with everything on.
+#[test]
+fn every_object_is_valid() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    for values in [None, Some(everything())] {
+        let mut arguments = vec!["lint", "--strict"];
+        let path = values.as_ref().map(|path| path.display().to_string());
+        arguments.extend(path.iter().flat_map(|path| ["--values", path]));
+        succeeded("helm lint", &helm(&arguments));
+
+        let objects = render(&arguments[2..], &folder);
+        // The operator's own kind is not one of Kubernetes.
+        let (monitors, known): (Vec<_>, Vec<_>) = objects.iter().partition(|object| object["kind"] == "PodMonitor");
+        assert_eq!(monitors.len(), if values.is_some() { 3 } else { 0 });
+        for monitor in monitors {
+            let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+            assert_eq!(
+                (&endpoint["port"], &endpoint["path"]),
+                (&"http".into(), &"/metrics".into())
+            );
+            assert_eq!(monitor["apiVersion"], "monitoring.coreos.com/v1");
+        }
+        assert!(known.len() >= 11, "{} objects", known.len());
+        let file = folder.path().join("objects.yaml");
+        let documents: Vec<_> = known.iter().map(|object| object.to_string()).collect();
+        fs::write(&file, documents.join("\n---\n")).expect("write the objects");
+        for version in KUBERNETES {
+            let checked = Command::new(tool("kubernetes-validate", "bin/kubernetes-validate"))
+                .args(["--strict", "-k", version])
+                .arg(&file)
+                .output();
+            succeeded("kubernetes-validate", &checked.expect("kubernetes-validate"));
+        }
+    }
+}
+
+/// A name that is no setting is refused before anything is installed.
+#[test]
+fn a_misspelt_setting_is_refused() {
+    for place in ["settings", "producer.settings", "secrets.values"] {
+        let output = helm(&["template", "--set", &format!("{place}.ISOCHRONE_PASWORD=x")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains("ISOCHRONE_PASWORD"),
+            "{place}: {said}"
+        );
+    }
+}
+
+/// Numbers arrive as they were written, secrets as files, and the pod outlives ISOCHRONE_SHUTDOWN.
+#[test]
+fn pods_are_given_what_the_values_say() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let path = everything().display().to_string();
+    let objects = render(&["--values", &path], &folder);
+    let pod = pod(&objects, "producer");
+    let environment = environment(pod);
+    for (name, text) in [
+        ("ISOCHRONE_DEVICES", "1000000"),
+        ("ISOCHRONE_RATE", "0.5"),
+        ("ISOCHRONE_PARTITIONS", "128"),
+        ("ISOCHRONE_SHUTDOWN", "20s"),
+        ("ISOCHRONE_PASSWORD_FILE", "/run/secrets/isochrone/ISOCHRONE_PASSWORD"),
+        (
+            "ISOCHRONE_CONSUMER_PASSWORD_FILE",
+            "/run/secrets/isochrone/ISOCHRONE_CONSUMER_PASSWORD",
+        ),
+    ] {
+        assert_eq!(environment.get(name).map(String::as_str), Some(text), "{name}");
+    }
+    assert!(
+        !environment.values().any(|text| text == "012345"),
+        "a secret is in the environment"
+    );
+    assert_eq!(pod["terminationGracePeriodSeconds"], 25);
+    for object in &objects {
+        if let Some(pod) = object.pointer("/spec/template/spec") {
+            assert_eq!(pod["enableServiceLinks"], false, "{object:#}");
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{object:#}");
+        }
+    }
+}
+
+/// With the service links of the chart's own services in its environment (a pod template of one's own may have them) every
+/// daemon starts, and says so.
+#[test]
+fn service_links_disturb_no_daemon() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let objects = render(&[], &folder);
+    let links = service_links(&objects);
+    assert!(
+        links
+            .iter()
+            .any(|(name, _)| name == "ISOCHRONE_REDIS_PORT_6379_TCP_ADDR"),
+        "{links:?}"
+    );
+    for role in ["producer", "consumer", "plotter"] {
+        let mut environment = environment(pod(&objects, role));
+        environment.extend(links.iter().cloned());
+        environment.insert("ISOCHRONE_LISTEN".to_owned(), "127.0.0.1:0".to_owned());
+        let pairs: Vec<_> = environment
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        let command = daemon::command(&format!("isochrone-{role}"), &pairs);
+        let mut process = Process::start(role, command, folder.path());
+        daemon::listening(&process, START);
+        wait::until("the daemon to start", START, || {
+            process.stderr().contains(&format!("{role} starts"))
+        });
+        assert_eq!(process.stop(START), 0, "{}", process.stderr());
+    }
+}
+
+fn everything() -> PathBuf {
+    top().join("crates/e2e/tests/deploy/everything.yaml")
+}
+
+/// `helm <task> [arguments] <chart>`; a release has the chart's name, as most do.
+fn helm(arguments: &[&str]) -> Output {
+    let mut command = Command::new(tool("helm", "helm"));
+    command.arg(arguments[0]);
+    if arguments[0] == "template" {
+        command.arg("isochrone");
+    }
+    command.arg(top().join("deploy/helm/isochrone")).args(&arguments[1..]);
+    command.output().expect("helm")
+}
+
+/// The objects that the chart makes.
+fn render(arguments: &[&str], folder: &TempDir) -> Vec<Value> {
+    let text = succeeded("helm template", &helm(&[&["template"], arguments].concat()));
+    let file = folder.path().join("rendered.yaml");
+    fs::write(&file, text).expect("write the objects");
+    json(&file)
+}
+
+/// YAML documents as JSON, by the validator's own parser.
+fn json(file: &Path) -> Vec<Value> {
+    let script = "import json, sys, yaml; print(json.dumps([d for d in yaml.safe_load_all(open(sys.argv[1])) if d]))";
+    let output = Command::new(tool("kubernetes-validate", "bin/python"))
+        .args(["-c", script])
+        .arg(file)
+        .output();
+    serde_json::from_str(&succeeded("yaml", &output.expect("python"))).expect("JSON")
+}
+
+/// The pod of a daemon.
+///
+/// # Panics
+/// When there is none.
+fn pod<'a>(objects: &'a [Value], component: &str) -> &'a Value {
+    objects
+        .iter()
+        .filter(|object| object["metadata"]["labels"]["app.kubernetes.io/component"] == component)
+        .find_map(|object| object.pointer("/spec/template/spec"))
+        .expect("a pod")
+}
+
+fn environment(pod: &Value) -> BTreeMap<String, String> {
+    let list = pod["containers"][0]["env"].as_array().expect("an environment");
+    let pair = |one: &Value| Some((one["name"].as_str()?.to_owned(), one["value"].as_str()?.to_owned()));
+    list.iter().filter_map(pair).collect()
+}
+
+/// What a kubelet adds for each service that has an address.
+fn service_links(objects: &[Value]) -> Vec<(String, String)> {
+    let mut links = Vec::new();
+    let services = objects
+        .iter()
+        .filter(|object| object["kind"] == "Service" && object["spec"]["clusterIP"] != "None");
+    for service in services {
+        let name = service["metadata"]["name"].as_str().expect("a name");
+        let prefix = name.to_uppercase().replace('-', "_");
+        let port = &service["spec"]["ports"][0];
+        let (number, label) = (
+            port["port"].to_string(),
+            port["name"].as_str().expect("a name").to_uppercase(),
+        );
+        let (address, tcp) = ("10.96.0.7", format!("{prefix}_PORT_{number}_TCP"));
+        links.extend([
+            (format!("{prefix}_SERVICE_HOST"), address.to_owned()),
+            (format!("{prefix}_SERVICE_PORT"), number.clone()),
+            (format!("{prefix}_SERVICE_PORT_{label}"), number.clone()),
+            (format!("{prefix}_PORT"), format!("tcp://{address}:{number}")),
+            (tcp.clone(), format!("tcp://{address}:{number}")),
+            (format!("{tcp}_PROTO"), "tcp".to_owned()),
+            (format!("{tcp}_PORT"), number),
+            (format!("{tcp}_ADDR"), address.to_owned()),
+        ]);
+    }
+    links
+}
