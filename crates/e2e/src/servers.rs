@@ -353,6 +353,16 @@ impl Prometheus {
     pub fn query(&self, expression: &str) -> Option<f64> {
         query(self.port, expression)
     }
+
+    /// How many series an instant query yields; none when it is refused.
+    pub fn results(&self, expression: &str) -> Option<usize> {
+        let body = get(
+            self.port,
+            &format!("/api/v1/query?query={}", percent_encode(expression)),
+        )?;
+        let answer: serde_json::Value = serde_json::from_str(&body).ok()?;
+        Some(answer.pointer("/data/result")?.as_array()?.len())
+    }
 }
 
 /// The value of an instant query to a Prometheus that yields one number, if it yields any.

@@ -40,6 +40,8 @@ pub struct Closer {
     settled: BTreeSet<Partition>,
     /// Free topics: since when they are (as the store says), and since when this warden has seen them so.
     free: HashMap<Topic, (Reference, Monotonic)>,
+    /// Where sinks stand that are behind, and since when this warden has seen them stand there.
+    behind: HashMap<Partition, (Vec<(String, u64)>, Monotonic)>,
     /// Since when this warden has seen nobody in a run that no producer has joined.
     deserted: Option<Monotonic>,
     complained: bool,
@@ -64,6 +66,7 @@ impl Closer {
             done: BTreeSet::new(),
             settled: BTreeSet::new(),
             free: HashMap::new(),
+            behind: HashMap::new(),
             deserted: None,
             complained: false,
         }
@@ -273,12 +276,13 @@ impl Closer {
     }
 
     /// Whether a plotter has work left in this partition.
-    async fn is_pending(&self, partition: Partition) -> Result<bool, Error> {
-        let store = &self.context.store;
+    async fn is_pending(&mut self, partition: Partition) -> Result<bool, Error> {
+        let store = self.context.store.clone();
         let snapshot = answer(LONG_ANSWER, store.snapshot(&self.run, partition)).await?;
         let newest = snapshot.cut.unwrap_or_default();
-        let behind = snapshot.cursors.iter().any(|(_, cursor)| cursor.cut < newest.number);
-        if behind || snapshot.pending.iter().any(|(_, samples)| *samples > 0) {
+        let behind = snapshot.cursors.iter().filter(|(_, cursor)| cursor.cut < newest.number);
+        let behind = behind.map(|(sink, cursor)| (sink.clone(), cursor.cut)).collect();
+        if self.may_catch_up(partition, behind) || snapshot.pending.iter().any(|(_, samples)| *samples > 0) {
             return Ok(true);
         }
         // `pending` counts samples; the producers' entries must be cut as well.
@@ -296,6 +300,21 @@ impl Closer {
                 _ => return Ok(false),
             }
         }
+    }
+
+    /// Whether sinks that are behind get more time: as long as they move, then a drain and a lease. One that is away does not
+    /// keep a run from closing; what it never had stays `pending` in the ledger.
+    fn may_catch_up(&mut self, partition: Partition, behind: Vec<(String, u64)>) -> bool {
+        if behind.is_empty() {
+            self.behind.remove(&partition);
+            return false;
+        }
+        let (now, patience) = (self.context.clock.monotonic(), self.patience_ns());
+        let seen = self.behind.entry(partition).or_insert_with(|| (behind.clone(), now));
+        if seen.0 != behind {
+            *seen = (behind, now);
+        }
+        now.since_ns(seen.1) < patience
     }
 
     /// Once for each time that things go wrong.

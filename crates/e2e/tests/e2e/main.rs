@@ -7,6 +7,7 @@ mod all_in_one;
 mod back_ends;
 mod clock;
 mod daemons;
+mod dashboards;
 mod elasticsearch;
 mod faults;
 mod ledger;
