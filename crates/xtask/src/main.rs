@@ -12,7 +12,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::requirement::{install, missing};
+use crate::requirement::{Tests, install, missing};
 
 #[derive(Parser)]
 #[command(about = "Development tasks of Isochrone")]
@@ -29,6 +29,9 @@ enum Task {
         /// Elasticsearch, servers built with Go).
         #[arg(long)]
         install: bool,
+        /// Also try Compose, Swarm and the Helm chart on a Docker engine of the tests' own. As root.
+        #[arg(long)]
+        containers: bool,
     },
 }
 
@@ -89,23 +92,26 @@ const STEPS: &[Step] = &[
             "--test-threads=1",
         ],
     },
-    Step {
-        name: "containers and chart",
-        cargo: &[
-            "test",
-            "--release",
-            "--workspace",
-            "--test",
-            "deploy",
-            "--",
-            "--test-threads=1",
-        ],
-    },
 ];
 
+/// Only when asked for: it needs root, and minutes to make images.
+const CONTAINERS: Step = Step {
+    name: "containers and chart",
+    cargo: &[
+        "test",
+        "--release",
+        "--workspace",
+        "--test",
+        "deploy",
+        "--",
+        "--test-threads=1",
+    ],
+};
+
 fn main() -> ExitCode {
-    let Task::Test { install } = Arguments::parse().task;
-    match test(install) {
+    let Task::Test { install, containers } = Arguments::parse().task;
+    let tests = if containers { Tests::Containers } else { Tests::Programs };
+    match test(tests, install) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("xtask: {message}");
@@ -114,8 +120,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn test(may_install: bool) -> Result<(), String> {
-    let lacking = missing();
+fn test(tests: Tests, may_install: bool) -> Result<(), String> {
+    let lacking = missing(tests);
     if !lacking.is_empty() && !may_install {
         let names: Vec<_> = lacking.iter().map(|requirement| requirement.describe()).collect();
         return Err(format!(
@@ -126,7 +132,8 @@ fn test(may_install: bool) -> Result<(), String> {
     install(&lacking)?;
 
     let started = clock();
-    for step in STEPS {
+    let more = (tests == Tests::Containers).then_some(&CONTAINERS);
+    for step in STEPS.iter().chain(more) {
         let begun = clock();
         eprintln!("── {} (cargo {})", step.name, step.cargo.join(" "));
         run(Command::new("cargo").args(step.cargo)).map_err(|error| format!("{} failed: {error}", step.name))?;

@@ -8,6 +8,15 @@ use std::{
 
 use crate::{container, go, java, run};
 
+/// Which tests are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tests {
+    /// Of the programs.
+    Programs,
+    /// Of the programs, and of what is shipped around them.
+    Containers,
+}
+
 /// A program the tests start.
 pub struct Requirement {
     program: &'static str,
@@ -97,6 +106,22 @@ const REQUIREMENTS: &[Requirement] = &[
         program: "collector",
         source: Source::Go(".", &["-ldflags=-s -w"]),
     },
+    Requirement {
+        program: "cargo-fmt",
+        source: Source::Rustup("rustfmt"),
+    },
+    Requirement {
+        program: "cargo-clippy",
+        source: Source::Rustup("clippy"),
+    },
+    Requirement {
+        program: "cargo-deny",
+        source: Source::Cargo("cargo-deny", "0.20.2"),
+    },
+];
+
+/// What the tests of containers and chart need on top.
+const FOR_CONTAINERS: &[Requirement] = &[
     // For containers: the engine, what it makes networks with, what images are made with, and Compose.
     Requirement {
         program: "dockerd",
@@ -137,18 +162,6 @@ const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         program: "kubernetes-validate",
         source: Source::Python("1.37.0"),
-    },
-    Requirement {
-        program: "cargo-fmt",
-        source: Source::Rustup("rustfmt"),
-    },
-    Requirement {
-        program: "cargo-clippy",
-        source: Source::Rustup("clippy"),
-    },
-    Requirement {
-        program: "cargo-deny",
-        source: Source::Cargo("cargo-deny", "0.20.2"),
     },
 ];
 
@@ -197,12 +210,17 @@ impl Requirement {
 }
 
 /// Requirements that are not met: programs neither on PATH nor in the folders of system daemons, servers not built.
-pub fn missing() -> Vec<&'static Requirement> {
+pub fn missing(tests: Tests) -> Vec<&'static Requirement> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = env::split_paths(&path).collect();
     folders.extend(["/usr/sbin", "/usr/local/sbin"].map(Into::into));
+    let more = match tests {
+        Tests::Programs => &[],
+        Tests::Containers => FOR_CONTAINERS,
+    };
     REQUIREMENTS
         .iter()
+        .chain(more)
         .filter(|requirement| !requirement.is_there(&folders))
         .collect()
 }

@@ -23,6 +23,9 @@ use tokio::time::Instant;
 use super::{ANSWER, LONG_ANSWER, answer, rebuild::rebuilt, watcher::poll_every};
 use crate::Context;
 
+/// How long a run that is otherwise at rest waits for a sink that does not move: a restart of its back end fits in.
+const SINK_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How soon the leader sees that a run may move on.
 const LEAD_EVERY: Duration = Duration::from_millis(250);
 /// A pass over a large run may take long: it then rests this many times as long.
@@ -302,19 +305,19 @@ impl Closer {
         }
     }
 
-    /// Whether sinks that are behind get more time: as long as they move, then a drain and a lease. One that is away does not
-    /// keep a run from closing; what it never had stays `pending` in the ledger.
+    /// Whether sinks that are behind get more time: as long as they move, and [`SINK_PATIENCE`] after that. One that stays away
+    /// does not keep a run from closing; what it never had stays `pending` in the ledger.
     fn may_catch_up(&mut self, partition: Partition, behind: Vec<(String, u64)>) -> bool {
         if behind.is_empty() {
             self.behind.remove(&partition);
             return false;
         }
-        let (now, patience) = (self.context.clock.monotonic(), self.patience_ns());
+        let now = self.context.clock.monotonic();
         let seen = self.behind.entry(partition).or_insert_with(|| (behind.clone(), now));
         if seen.0 != behind {
             *seen = (behind, now);
         }
-        now.since_ns(seen.1) < patience
+        now.since_ns(seen.1) < SINK_PATIENCE.as_nanos() as i64
     }
 
     /// Once for each time that things go wrong.

@@ -136,7 +136,15 @@ fn a_signal_ends_the_run_in_order() {
 fn the_text_report_says_what_matters() {
     let output = isochrone(&["--devices", "3", "--rate", "50", "--duration", "3s"]);
     let text = String::from_utf8_lossy(&output.stdout);
-    for word in ["response", "transit", "p99", "scheduled", "lost", "balanced", "seconds:"] {
+    for word in [
+        "response",
+        "transit",
+        "p99",
+        "scheduled",
+        "lost",
+        "balanced",
+        "seconds:",
+    ] {
         assert!(text.contains(word), "no {word:?} in:\n{text}");
     }
     assert_eq!(output.status.code(), Some(0));
