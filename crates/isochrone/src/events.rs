@@ -15,7 +15,7 @@ use crate::facts::utc;
 /// What several daemons saw within this time is one event, in nanoseconds.
 const TOGETHER_NS: i64 = 5 * NANOS_PER_SECOND;
 /// Daemons named in one event.
-const NAMED: usize = 3;
+const NAMED: usize = 8;
 
 /// Everything that is told, by time; what has no time goes last.
 pub fn events(run: &RunRecord, roster: &[Member], notes: &[Note], omitted: u64, facts: &RunFacts) -> Vec<Event> {

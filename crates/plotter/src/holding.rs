@@ -108,7 +108,12 @@ impl Holding {
         desk.store
             .retain(run, partition, desk.retain / u64::from(partitions.max(1)))
             .await?;
-        Holding::resume(desk, run, partition, claim, hold).map(Some)
+        let mut holding = Holding::resume(desk, run, partition, claim, hold)?;
+        // Cuts that the last holder stored are built again for sinks that have not had them: the same, so with the same devices.
+        if holding.progress.newest() > 0 {
+            holding.know_devices(desk).await?;
+        }
+        Ok(Some(holding))
     }
 
     fn resume(
@@ -293,11 +298,7 @@ impl Holding {
         if !entries.iter().flat_map(epochs).any(|epoch| unknown(&epoch)) {
             return Ok(());
         }
-        let devices = desk.store.devices(&self.run, self.partition).await?;
-        let totals = Arc::make_mut(&mut self.totals);
-        for state in &devices {
-            totals.know_device(&state.device);
-        }
+        self.know_devices(desk).await?;
         if self.strangers.len() > STRANGERS {
             self.strangers.clear();
         }
@@ -307,6 +308,16 @@ impl Holding {
                 .flat_map(epochs)
                 .filter(|epoch| !self.totals.knows(*epoch)),
         );
+        Ok(())
+    }
+
+    /// Registrations are not in the saved totals.
+    async fn know_devices(&mut self, desk: &Desk) -> Result<(), Error> {
+        let devices = desk.store.devices(&self.run, self.partition).await?;
+        let totals = Arc::make_mut(&mut self.totals);
+        for state in &devices {
+            totals.know_device(&state.device);
+        }
         Ok(())
     }
 

@@ -28,7 +28,7 @@ fn own_telemetry_reaches_a_collector() {
     for name in ["round", "read", "cut", "export"] {
         wait::until(name, START, || collector.spans().iter().any(|span| span == name));
     }
-    for name in ["isochroneplotter_rounds", "isochrone_producer_sent"] {
+    for name in ["isochrone_plotter_rounds", "isochrone_producer_sent"] {
         wait::until(name, START, || {
             collector
                 .points(name)
