@@ -8,7 +8,10 @@ use isochrone_store::{
     Error as StoreError,
     types::{Change, RunRecord, RunState},
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     Error,
@@ -54,10 +57,10 @@ impl Discovery {
     /// See the type.
     pub async fn serve(mut self) -> Result<(), Error> {
         let stop = self.context.stop.clone();
-        let mut last = tokio::time::Instant::now() - POLL;
+        let mut next = Instant::now();
         let outcome = loop {
-            if last.elapsed() >= POLL {
-                last = tokio::time::Instant::now();
+            if Instant::now() >= next {
+                next = Instant::now() + POLL;
                 match self.look().await {
                     Ok(false) => {}
                     Ok(true) => break Ok(()),
@@ -65,7 +68,7 @@ impl Discovery {
                 }
             }
             tokio::select! {
-                () = self.listen(last + POLL) => {}
+                () = self.listen(next) => {}
                 () = stop.finishing() => break Ok(()),
             }
         };
@@ -74,8 +77,8 @@ impl Discovery {
     }
 
     /// Waits for announcements until `until` and passes them on.
-    async fn listen(&mut self, until: tokio::time::Instant) {
-        let asked = tokio::time::Instant::now();
+    async fn listen(&mut self, until: Instant) {
+        let asked = Instant::now();
         let pause = until.saturating_duration_since(asked);
         let changes = self.context.store.changes(pause).await.unwrap_or_default();
         if changes.is_empty() {

@@ -16,7 +16,10 @@ use isochrone_store::{
     Error, Fate,
     types::{Role, RunRecord},
 };
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
 
 use self::balance::Balance;
 use crate::{
@@ -107,6 +110,9 @@ impl Run {
             sharing: Sharing::new(self.unit(), self.claims, self.context.daemon),
             stop: stop.clone(),
         });
+        // Not a sleep in the loop: lease events that come more often would put it off for ever.
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.recv() => match event {
@@ -120,7 +126,7 @@ impl Run {
                     self.take(&hold).await;
                 }
                 () = self.room.freed() => self.take(&hold).await,
-                () = tokio::time::sleep(POLL) => self.take(&hold).await,
+                _ = poll.tick() => self.take(&hold).await,
                 () = is_closed(&mut closed) => break,
                 () = stop.finishing() => break,
             }

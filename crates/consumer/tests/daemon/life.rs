@@ -232,7 +232,6 @@ async fn holders(site: &Site) -> BTreeMap<DaemonId, usize> {
 /// A consumer that comes later gets its share of the partitions, and its share goes back when it leaves; sessions bridge
 /// both, so that nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "every other time the first consumer keeps all partitions: see the known defects in CHANGELOG.md"]
 async fn partitions_change_hands_for_fairness() {
     let site = Site::real("fair", "partition").await;
     let first = site.consumer(&[]);
