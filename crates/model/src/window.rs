@@ -9,7 +9,10 @@ mod seconds;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 pub use cut::windows_of_cut;
 
@@ -165,7 +168,7 @@ pub struct BadTotals {
 /// The cumulative state of one partition of one run. Numbers only grow; entries may come in any order.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    devices: Devices,
+    devices: Arc<Devices>,
     topics: BTreeMap<Topic, TopicTotals>,
     /// Where each second of a device's messages began, by response topic.
     firsts: BTreeMap<Topic, Firsts>,
@@ -195,7 +198,9 @@ impl Totals {
 
     /// A registration; needed before entries of its epoch are applied.
     pub fn know_device(&mut self, device: &Device) {
-        self.devices.insert(device.epoch, device.clone());
+        if self.devices.get(&device.epoch) != Some(device) {
+            Arc::make_mut(&mut self.devices).insert(device.epoch, device.clone());
+        }
     }
 
     /// Whether the epoch's registration is known.
@@ -248,8 +253,9 @@ impl Totals {
 
     /// Adds what another partition of the same run adds up to.
     pub fn merge(&mut self, other: &Totals) {
-        for (epoch, device) in &other.devices {
-            self.devices.entry(*epoch).or_insert_with(|| device.clone());
+        let devices = Arc::make_mut(&mut self.devices);
+        for (epoch, device) in &*other.devices {
+            devices.entry(*epoch).or_insert_with(|| device.clone());
         }
         for (topic, totals) in &other.topics {
             self.topics.entry(topic.clone()).or_default().merge(totals);
@@ -259,6 +265,18 @@ impl Totals {
         self.run_changed = true;
         for (&second, facts) in other.seconds.all() {
             self.seconds.facts_mut(second).merge_partition(facts);
+        }
+    }
+
+    /// What of this is cheap to keep beside a cut: the devices, the newest minute's facts, the clock bounds; no topics, no
+    /// histograms.
+    pub fn outline(&self) -> Totals {
+        let newest = self.seconds.all().keys().next_back().copied().unwrap_or_default();
+        Totals {
+            devices: self.devices.clone(),
+            run: self.run.outline(),
+            seconds: self.seconds.since(newest - seconds::GROUP),
+            ..Totals::default()
         }
     }
 
@@ -383,6 +401,17 @@ impl RunTotals {
     /// What transits are known to, in nanoseconds: the sum of both sides' bounds, zero within a clock domain.
     pub fn bound_ns(&self) -> u64 {
         transit_bound_ns(self.receiving_bound_ns, self.sending_bound_ns)
+    }
+
+    /// All but the histograms.
+    fn outline(&self) -> RunTotals {
+        RunTotals {
+            domains: self.domains.clone(),
+            receiving_bound_ns: self.receiving_bound_ns,
+            sending_bound_ns: self.sending_bound_ns,
+            unknown_epochs: self.unknown_epochs,
+            ..RunTotals::default()
+        }
     }
 
     fn histograms(&self) -> [&Dense; 6] {

@@ -12,7 +12,10 @@ use isochrone_store::{
     Error as StoreError, Fate,
     types::{Pins, RunRecord, RunState},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -44,6 +47,7 @@ pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Erro
     let desk = Desk {
         store: context.store.clone(),
         daemon: context.daemon,
+        clock: context.clock.clone(),
         sinks,
         retain: settings.retain,
     };
@@ -95,6 +99,9 @@ impl Plotter {
         loop {
             if self.context.stop.is_finishing() {
                 return Ok(());
+            }
+            if let Some(sink) = self.desk.sinks.dead() {
+                return Err(Error::Sink(sink));
             }
             let round = self.round().await;
             rounds.inc();
@@ -169,7 +176,8 @@ impl Plotter {
         }
         self.context.health.set_ready(true, &why);
         let named = self.context.common.run.as_ref().and_then(|run| records.get(run));
-        Ok(if named.is_some_and(|record| record.state == RunState::Closed) {
+        let over = |record: &RunRecord| record.state == RunState::Closed && !self.servings.contains_key(&record.run);
+        Ok(if named.is_some_and(over) {
             Next::Done
         } else {
             Next::Again
@@ -226,12 +234,9 @@ impl Plotter {
             return Ok(());
         };
         if known {
-            serving.finish(&self.desk).await?;
-            let others = serving.settle(&self.desk, &mut self.results, Departure::Closed).await?;
-            serving.leave(&self.desk, Departure::Closed).await?;
-            self.servings.remove(run);
-            for passed in others {
-                self.passed(&passed).await?;
+            if serving.end(&self.desk).await? {
+                serving.leave(&self.desk, Departure::Closed).await?;
+                self.servings.remove(run);
             }
         } else if let Some(mut serving) = self.servings.remove(run) {
             warn!(%run, "the run is gone from the store");
@@ -247,13 +252,21 @@ impl Plotter {
         }
     }
 
+    async fn passed_and_offer(&mut self, passed: &Passed) -> Result<(), StoreError> {
+        self.passed(passed).await?;
+        match self.servings.get_mut(&passed.cut.run) {
+            Some(serving) => serving.offer(&self.desk, passed.cut.partition).await,
+            None => Ok(()),
+        }
+    }
+
     /// Until the next second is complete; meanwhile sinks report.
     async fn wait(&mut self) {
         let draining = self
             .servings
             .values()
-            .any(|serving| serving.record.state == RunState::Draining);
-        let deadline = tokio::time::Instant::now()
+            .any(|serving| serving.record.state == RunState::Draining || serving.is_ending());
+        let deadline = Instant::now()
             + if draining {
                 DRAINING_ROUND
             } else {
@@ -265,7 +278,7 @@ impl Plotter {
                 () = stop.finishing() => return,
                 () = tokio::time::sleep_until(deadline) => return,
                 Some(passed) = self.results.recv() => {
-                    if let Err(error) = self.passed(&passed).await
+                    if let Err(error) = self.passed_and_offer(&passed).await
                         && let Err(error) = self.heed(error, true)
                     {
                         error!("failed to {error}");
@@ -284,14 +297,22 @@ impl Plotter {
     /// A last cut of what is complete, then everything is given back.
     async fn close(mut self) {
         let second = self.complete_second();
-        for (_, mut serving) in std::mem::take(&mut self.servings) {
-            let left: Result<(), StoreError> = async {
-                serving.round(&self.desk, second).await?;
-                serving.settle(&self.desk, &mut self.results, Departure::Moved).await?;
-                serving.leave(&self.desk, Departure::Moved).await
+        for serving in self.servings.values_mut() {
+            if let Err(error) = serving.round(&self.desk, second).await {
+                warn!(run = %serving.run(), "failed to {error} for the last time");
             }
-            .await;
-            if let Err(error) = left {
+        }
+        let deadline = Instant::now() + SINK_DEADLINE;
+        while self.servings.values().any(Serving::is_under_way) {
+            let Ok(Some(passed)) = timeout_at(deadline, self.results.recv()).await else {
+                break;
+            };
+            if let Err(error) = self.passed(&passed).await {
+                warn!(run = %passed.cut.run, "failed to {error}; the next plotter does it again");
+            }
+        }
+        for serving in self.servings.values_mut() {
+            if let Err(error) = serving.leave(&self.desk, Departure::Moved).await {
                 warn!(run = %serving.run(), "failed to {error}; the lease will run out");
             }
         }

@@ -6,6 +6,9 @@ pub enum Error {
     /// The store refuses us, or the run disagrees with our settings.
     #[error(transparent)]
     Store(#[from] isochrone_store::Error),
+    /// The task of a sink has ended, which it never does by itself.
+    #[error("keep the sink {0} running")]
+    Sink(&'static str),
     /// Settings of a back end that only its client can judge.
     #[error(transparent)]
     BackEnd(#[from] isochrone_sink::elasticsearch::BadAccess),

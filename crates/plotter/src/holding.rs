@@ -1,35 +1,37 @@
-//! One partition that this plotter holds: from stored entries to cuts, from cuts to sinks, from sinks to cursors.
+//! One partition that this plotter holds: from stored entries to cuts, and (in `offering`) from cuts to sinks and cursors.
 //!
 //! The order is what makes a crash harmless: a cut is stored with the state that includes it before any sink sees it, a cursor
 //! moves after its sink has it, entries go with the last cursor. Every step can be repeated.
 
+mod account;
+mod offering;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use isochrone_daemon::telemetry::TARGET;
+use isochrone_daemon::{clock::SystemClock, telemetry::TARGET};
 use isochrone_model::{
     id::{DaemonId, Epoch, Partition, RunName, Token},
-    time::Second,
-    window::{CutEntry, Totals, windows_of_cut},
+    time::{Clock, Monotonic, Second},
+    window::{CutEntry, Totals},
 };
-use isochrone_sink::{
-    Cut, Hold, Needs,
-    runner::{Offer, Passed},
-};
+use isochrone_sink::Hold;
 use isochrone_store::{
     Error, Store,
-    types::{Cursor, Entry, NewCut, PlotterClaim, TopicStatus},
+    types::{Entry, NewCut, PlotterClaim, TopicStatus},
 };
-use tokio::time::Instant;
 use tracing::{Instrument, debug_span};
 
+use self::account::Account;
 use crate::{
-    decode::{decode, epochs, samples},
-    progress::{Part, Progress, Proposal},
+    decode::{decode, epochs},
+    progress::{Progress, Proposal},
     sinks::Sinks,
 };
 
@@ -38,6 +40,10 @@ pub const PAGE: usize = 256;
 
 /// What may wait for its second in memory; more is cut before its time, as a part of its own, which is never wrong.
 const WAITING_BYTES: usize = 8 << 20;
+
+/// Bytes of entries that are kept for sinks which have not had them, so that these are seldom read twice: some seconds at
+/// their usual pace. A sink that is away gets the rest from the store, where ISOCHRONE_RETAIN bounds it.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// Device lives asked for in vain that are remembered, so that foreign ones do not cause a look-up with every cut.
 const STRANGERS: usize = 10_000;
@@ -48,6 +54,8 @@ pub struct Desk {
     pub store: Arc<dyn Store>,
     /// This plotter.
     pub daemon: DaemonId,
+    /// Its clock, which knows how long the store has lived.
+    pub clock: Arc<SystemClock>,
     /// Its sinks.
     pub sinks: Sinks,
     /// ISOCHRONE_RETAIN, of a run.
@@ -62,15 +70,17 @@ pub struct Holding {
     hold: Hold,
     progress: Progress,
     totals: Arc<Totals>,
-    /// By sink: as the store has it or, where named in `unsaved`, will have it.
-    cursors: BTreeMap<String, Cursor>,
-    unsaved: Vec<String>,
-    /// By sink: the newest cut it was offered.
-    offered: BTreeMap<&'static str, u64>,
+    /// By sink, those of other plotters included.
+    accounts: BTreeMap<String, Account>,
+    /// The newest cut when the store was last asked about sinks that are far behind.
+    asked_at: u64,
     pending: Option<Pending>,
     strangers: HashSet<Epoch>,
-    taken_at: Instant,
-    stored_at: BTreeMap<u64, Instant>,
+    /// The newest cut that the store cannot lose any more, and when the later ones were stored.
+    secure: u64,
+    stored_at: VecDeque<(u64, Monotonic)>,
+    /// What sinks have kept here, until they are told.
+    kept: Vec<(String, Vec<u8>)>,
 }
 
 /// A cut on its way into the store.
@@ -90,7 +100,7 @@ fn field_prefix(sink: &str) -> String {
 
 impl Holding {
     /// Takes the partition if nobody holds it (or this plotter already does) and goes on where its last holder stood.
-    /// `hold` says whether its lease is valid.
+    /// `hold` says whether its lease is valid. Call [`Holding::begin`] before anything else.
     pub async fn take(
         desk: &Desk,
         run: &RunName,
@@ -133,28 +143,51 @@ impl Holding {
             cause,
         };
         let totals = Totals::load(of_totals).map_err(|bad| corrupt(bad.to_string()))?;
-        for sink in desk.sinks.each() {
-            let prefix = field_prefix(sink.name());
-            let own = of_sinks
-                .iter()
-                .filter_map(|(field, bytes)| Some((field.strip_prefix(&prefix)?.to_owned(), bytes.clone())));
-            sink.recall(run, partition, &own.collect::<Vec<_>>());
-        }
+        let cursors = claim.cursors.into_iter();
+        let newest = claim.cuts.last().into_iter();
         Ok(Holding {
             run: run.clone(),
             partition,
             token: claim.token,
             hold,
-            progress: Progress::resume(&claim.cuts),
+            progress: Progress::resume(&claim.cuts, KEPT_BYTES),
             totals: Arc::new(totals),
-            cursors: claim.cursors.into_iter().collect(),
-            unsaved: Vec::new(),
-            offered: BTreeMap::new(),
+            accounts: cursors.map(|(sink, cursor)| (sink, Account::new(cursor))).collect(),
+            asked_at: 0,
             pending: None,
             strangers: HashSet::new(),
-            taken_at: Instant::now(),
-            stored_at: BTreeMap::new(),
+            secure: 0,
+            stored_at: newest.map(|cut| (cut.number, desk.clock.monotonic())).collect(),
+            kept: of_sinks,
         })
+    }
+
+    /// Tells the sinks what they have kept here, under whichever plotter.
+    pub fn begin(&mut self, desk: &Desk) {
+        let kept = std::mem::take(&mut self.kept);
+        for sink in desk.sinks.each() {
+            let prefix = field_prefix(sink.name());
+            let own = kept
+                .iter()
+                .filter_map(|(field, bytes)| Some((field.strip_prefix(&prefix)?.to_owned(), bytes.clone())));
+            sink.recall(&self.run, self.partition, &own.collect::<Vec<_>>());
+        }
+    }
+
+    /// The newest cut that the store has promised never to lose.
+    pub fn secure(&mut self, desk: &Desk) -> u64 {
+        let memory = desk.store.memory().as_nanos() as i64;
+        let lived_until = desk.clock.life_confirmed_at();
+        let is_safe = |at: Monotonic| memory == 0 || lived_until.since_ns(at) > memory;
+        while let Some((number, _)) = self.stored_at.pop_front_if(|(_, at)| is_safe(*at)) {
+            self.secure = number;
+        }
+        self.secure
+    }
+
+    /// The newest cut.
+    pub fn newest(&self) -> u64 {
+        self.progress.newest()
     }
 
     /// Whether anything was ever written here.
@@ -187,7 +220,7 @@ impl Holding {
             }
             page = self.read(desk).await?;
         }
-        self.offer(desk);
+        self.offer(desk).await?;
         self.save(desk).await
     }
 
@@ -255,7 +288,8 @@ impl Holding {
                 self.pending = Some(pending);
                 return Err(error);
             }
-            self.stored_at.insert(pending.proposal.cut.number, Instant::now());
+            let stored_at = desk.clock.monotonic();
+            self.stored_at.push_back((pending.proposal.cut.number, stored_at));
             self.progress.stored(pending.proposal);
         }
     }
@@ -317,146 +351,6 @@ impl Holding {
         let totals = Arc::make_mut(&mut self.totals);
         for state in &devices {
             totals.know_device(&state.device);
-        }
-        Ok(())
-    }
-
-    /// Offers each sink the cuts it has not had.
-    pub fn offer(&mut self, desk: &Desk) {
-        let newest = self.progress.newest();
-        for runner in desk.sinks.runners() {
-            let name = runner.name();
-            let passed = self.cursors.get(name).map_or(0, |cursor| cursor.cut);
-            match runner.needs() {
-                Needs::Totals => {
-                    // Also right after a takeover, when nothing is new to it: a page must show what was shown before.
-                    let had = self.offered.get(name).copied();
-                    if newest > 0 && had != Some(newest) && runner.offer(Arc::new(self.newest_totals())) == Offer::Taken
-                    {
-                        self.offered.insert(name, newest);
-                    }
-                }
-                Needs::EveryCut => {
-                    let had = self.offered.get(name).copied().unwrap_or(0).max(passed);
-                    for part in self.progress.after(had) {
-                        let age = self.stored_at.get(&part.cut.number).unwrap_or(&self.taken_at).elapsed();
-                        if age < desk.store.memory() || runner.offer(Arc::new(self.whole_cut(part))) == Offer::Full {
-                            break;
-                        }
-                        self.offered.insert(name, part.cut.number);
-                    }
-                }
-            }
-        }
-    }
-
-    fn newest_totals(&self) -> Cut {
-        Cut {
-            run: self.run.clone(),
-            partition: self.partition,
-            number: self.progress.newest(),
-            second: self.progress.newest_second().unwrap_or_default(),
-            entries: Vec::new(),
-            windows: Vec::new(),
-            totals: self.totals.clone(),
-            samples: BTreeMap::new(),
-            hold: self.hold.clone(),
-        }
-    }
-
-    fn whole_cut(&self, part: &Part) -> Cut {
-        let entries: Vec<_> = part.entries.iter().filter_map(decode).collect();
-        let mut counts = BTreeMap::new();
-        for entry in &entries {
-            samples(entry, &mut counts);
-        }
-        Cut {
-            number: part.cut.number,
-            second: part.cut.second,
-            windows: windows_of_cut(&entries, self.totals.devices()),
-            entries,
-            samples: counts,
-            ..self.newest_totals()
-        }
-    }
-
-    /// Whether a sink still has one of our cuts in hand.
-    pub fn is_under_way(&self) -> bool {
-        let passed = |name: &str| self.cursors.get(name).map_or(0, |cursor| cursor.cut);
-        self.offered.iter().any(|(name, offered)| passed(name) < *offered)
-    }
-
-    /// Whether a sink has not had the newest cut yet.
-    pub fn is_behind(&self, desk: &Desk) -> bool {
-        let newest = self.progress.newest();
-        let passed = |name: &str| self.cursors.get(name).map_or(0, |cursor| cursor.cut);
-        desk.sinks.runners().any(|runner| passed(runner.name()) < newest)
-    }
-
-    /// A sink is done with a cut: its cursor moves to it.
-    pub fn passed(&mut self, desk: &Desk, passed: &Passed) {
-        let Some(runner) = desk.sinks.runners().find(|runner| runner.name() == passed.sink) else {
-            return;
-        };
-        // A straggler from before the partition was lost and taken again tells of cuts that the store may have forgotten.
-        if !passed.cut.hold.is(&self.hold) {
-            return;
-        }
-        let cursor = self.cursors.entry(passed.sink.to_owned()).or_default();
-        if passed.cut.number <= cursor.cut {
-            return;
-        }
-        cursor.cut = passed.cut.number;
-        match runner.needs() {
-            // Its state holds all there ever was, save what was gone before it joined.
-            Needs::Totals => {
-                for (topic, totals) in passed.cut.totals.topics() {
-                    if totals.received > 0 {
-                        let counts = cursor.topics.entry(topic.clone()).or_default();
-                        let others = counts.thinned + counts.set_aside + counts.sink_dropped;
-                        counts.exported = totals.received.saturating_sub(others);
-                    }
-                }
-            }
-            Needs::EveryCut => {
-                for (topic, more) in &passed.delivery.topics {
-                    let counts = cursor.topics.entry(topic.clone()).or_default();
-                    counts.exported += more.exported;
-                    counts.thinned += more.thinned;
-                    counts.set_aside += more.set_aside;
-                }
-            }
-        }
-        if !self.unsaved.iter().any(|name| name == passed.sink) {
-            self.unsaved.push(passed.sink.to_owned());
-        }
-    }
-
-    /// Stores the cursors that moved and deletes what all have passed.
-    pub async fn save(&mut self, desk: &Desk) -> Result<(), Error> {
-        while let Some(sink) = self.unsaved.last() {
-            let Some(cursor) = self.cursors.get(sink) else { break };
-            // Cursors of sinks that this plotter does not have count too: their own plotter may come back.
-            let all = self.cursors.values().map(|cursor| cursor.cut).min().unwrap_or(0);
-            // Entries go with the last cursor that passes them, in one step: before, they are counted as pending.
-            let last = self.unsaved.len() == 1;
-            let delete = if last { self.progress.passed(all) } else { Vec::new() };
-            desk.store
-                .advance(
-                    &self.run,
-                    self.partition,
-                    desk.daemon,
-                    self.token,
-                    sink,
-                    cursor,
-                    &delete,
-                )
-                .await?;
-            if last {
-                self.progress.forget(all);
-                self.stored_at = self.stored_at.split_off(&(all + 1));
-            }
-            self.unsaved.pop();
         }
         Ok(())
     }

@@ -15,6 +15,9 @@ pub struct Progress {
     newest: Option<Cut>,
     /// Cuts that some cursor has not passed, oldest first.
     parts: VecDeque<Part>,
+    /// Bytes of their entries that are kept, and how many may be.
+    kept_bytes: usize,
+    room: usize,
     /// Read, and in no cut yet; in stream order.
     waiting: Vec<Entry>,
     waiting_bytes: usize,
@@ -27,8 +30,10 @@ pub struct Progress {
 pub struct Part {
     /// The cut.
     pub cut: Cut,
-    /// All its entries still in the stream, in stream order.
-    pub entries: Vec<Entry>,
+    /// Which entries it has, in stream order.
+    pub ids: Vec<EntryId>,
+    /// The entries themselves, where there was room for all of them; else the stream has them.
+    pub entries: Option<Vec<Entry>>,
 }
 
 /// What is cut from `waiting`, before it is stored.
@@ -46,17 +51,20 @@ pub fn cut_of<'a>(cuts: impl IntoIterator<Item = &'a Cut>, id: EntryId, second: 
 }
 
 impl Progress {
-    /// Starts from the cuts a claim was given with; the stream is read from its beginning.
-    pub fn resume(cuts: &[Cut]) -> Progress {
+    /// Starts from the cuts a claim was given with; the stream is read from its beginning. Of entries that are cut it keeps
+    /// `room` bytes at the most.
+    pub fn resume(cuts: &[Cut], room: usize) -> Progress {
         Progress {
             newest: cuts.last().copied(),
             parts: cuts
                 .iter()
                 .map(|cut| Part {
                     cut: *cut,
-                    entries: Vec::new(),
+                    ids: Vec::new(),
+                    entries: Some(Vec::new()),
                 })
                 .collect(),
+            room,
             ..Progress::default()
         }
     }
@@ -81,6 +89,12 @@ impl Progress {
         self.waiting_bytes
     }
 
+    /// Bytes of cut entries that are kept.
+    #[cfg(test)]
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// The newest second that waits for a cut.
     pub fn waiting_to(&self) -> Option<Second> {
         self.waiting.iter().map(|entry| entry.entry.second).max()
@@ -91,12 +105,26 @@ impl Progress {
         for entry in entries {
             self.read_to = self.read_to.max(entry.id);
             match cut_of(self.parts.iter().map(|part| &part.cut), entry.id, entry.entry.second) {
-                Some(place) => self.parts[place].entries.push(entry),
+                Some(place) => self.keep(place, entry),
                 None => {
                     self.waiting_bytes += bytes(&entry);
                     self.waiting.push(entry);
                 }
             }
+        }
+    }
+
+    fn keep(&mut self, place: usize, entry: Entry) {
+        let part = &mut self.parts[place];
+        part.ids.push(entry.id);
+        let Some(entries) = &mut part.entries else { return };
+        let size = bytes(&entry);
+        if self.kept_bytes + size <= self.room {
+            self.kept_bytes += size;
+            entries.push(entry);
+        } else {
+            self.kept_bytes -= entries.iter().map(bytes).sum::<usize>();
+            part.entries = None;
         }
     }
 
@@ -134,27 +162,31 @@ impl Progress {
         self.newest = Some(proposal.cut);
         self.parts.push_back(Part {
             cut: proposal.cut,
-            entries: proposal.entries,
+            ids: Vec::with_capacity(proposal.entries.len()),
+            entries: Some(Vec::new()),
         });
+        let newest = self.parts.len() - 1;
+        for entry in proposal.entries {
+            self.keep(newest, entry);
+        }
     }
 
-    /// Cuts after number `cut` whose entries are known, oldest first.
-    pub fn after(&self, cut: u64) -> impl Iterator<Item = &Part> {
-        self.parts.iter().filter(move |part| part.cut.number > cut)
+    /// The first cut after number `cut`.
+    pub fn after(&self, cut: u64) -> Option<&Part> {
+        let place = self.parts.partition_point(|part| part.cut.number <= cut);
+        self.parts.get(place)
     }
 
     /// Entries of cuts up to number `cut`, which every cursor has passed.
     pub fn passed(&self, cut: u64) -> Vec<EntryId> {
         let passed = self.parts.iter().take_while(|part| part.cut.number <= cut);
-        passed
-            .flat_map(|part| part.entries.iter().map(|entry| entry.id))
-            .collect()
+        passed.flat_map(|part| part.ids.iter().copied()).collect()
     }
 
     /// Forgets cuts up to number `cut`: their entries are deleted.
     pub fn forget(&mut self, cut: u64) {
-        while self.parts.front().is_some_and(|part| part.cut.number <= cut) {
-            self.parts.pop_front();
+        while let Some(part) = self.parts.pop_front_if(|part| part.cut.number <= cut) {
+            self.kept_bytes -= part.entries.iter().flatten().map(bytes).sum::<usize>();
         }
     }
 }

@@ -1,6 +1,9 @@
 //! One run: this plotter's membership in it and its share of partitions.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures_util::future::join_all;
 use isochrone_daemon::{
@@ -18,19 +21,13 @@ use isochrone_store::{
     Error, Fate,
     types::{Role, RunRecord, RunState},
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::mpsc, time::Instant};
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::{
     holding::{Desk, Holding, SINK_DEADLINE},
     share::{Held, Load, fair_share, surplus},
 };
-
-/// How often cuts are offered again while a run ends.
-const SETTLE_STEP: Duration = Duration::from_millis(100);
 
 /// A run that is not closed.
 pub struct Serving {
@@ -42,6 +39,10 @@ pub struct Serving {
     events: mpsc::Receiver<LeaseEvent>,
     _warden: Warden,
     holdings: BTreeMap<Partition, Holding>,
+    /// Read again from a store that has restarted: not done yet.
+    to_reload: BTreeSet<Partition>,
+    /// The run is closed: until when sinks get what they have not had.
+    ends_at: Option<Instant>,
     /// The share last spoken of in the log.
     share: Option<usize>,
 }
@@ -65,6 +66,8 @@ impl Serving {
             events,
             _warden: warden,
             holdings: BTreeMap::new(),
+            to_reload: BTreeSet::new(),
+            ends_at: None,
             share: None,
         })
     }
@@ -94,23 +97,40 @@ impl Serving {
                     warn!(run = %self.record.run, ordinal = self.ordinal, "was taken off the roster, joined again");
                 }
                 LeaseEvent::PartitionLost(partition) => self.lose(desk, partition),
-                LeaseEvent::NewServerLife => self.reload(desk).await?,
+                LeaseEvent::NewServerLife => self.to_reload.extend(self.holdings.keys()),
                 LeaseEvent::Held(..) | LeaseEvent::Away | LeaseEvent::Back => {}
             }
+        }
+        self.reload(desk).await
+    }
+
+    /// The store may have forgotten its last moments: what it has now is the truth. A partition that could not be read stays
+    /// as it is until the next round. A store that has forgotten what it had promised to keep was restored from an old copy.
+    async fn reload(&mut self, desk: &Desk) -> Result<(), Error> {
+        while let Some(partition) = self.to_reload.first().copied() {
+            let promised = self.holdings.get_mut(&partition).map(|holding| holding.secure(desk));
+            if let Some(promised) = promised {
+                match self.take(desk, partition).await? {
+                    Some(holding) => {
+                        if holding.newest() < promised {
+                            warn!(run = %self.record.run, %partition, cut = holding.newest(), promised,
+                                "the store has lost more than its last moments; the run is marked restored");
+                            desk.store.mark_restored(&self.record.run).await?;
+                        }
+                        desk.sinks.depart(&self.record.run, partition, Departure::Moved);
+                        self.begin(desk, partition, holding);
+                    }
+                    None => self.lose(desk, partition),
+                }
+            }
+            self.to_reload.remove(&partition);
         }
         Ok(())
     }
 
-    /// The store may have forgotten its last moments: what it has now is the truth.
-    async fn reload(&mut self, desk: &Desk) -> Result<(), Error> {
-        for partition in self.holdings.keys().copied().collect::<Vec<_>>() {
-            desk.sinks.depart(&self.record.run, partition, Departure::Moved);
-            match self.take(desk, partition).await? {
-                Some(holding) => drop(self.holdings.insert(partition, holding)),
-                None => self.lose(desk, partition),
-            }
-        }
-        Ok(())
+    fn begin(&mut self, desk: &Desk, partition: Partition, mut holding: Holding) {
+        holding.begin(desk);
+        self.holdings.insert(partition, holding);
     }
 
     fn lose(&mut self, desk: &Desk, partition: Partition) {
@@ -169,7 +189,7 @@ impl Serving {
                 continue;
             }
             if let Some(holding) = self.take(desk, partition).await? {
-                self.holdings.insert(partition, holding);
+                self.begin(desk, partition, holding);
                 taken += 1;
             }
         }
@@ -205,7 +225,6 @@ impl Serving {
     }
 
     async fn work(&mut self, desk: &Desk, second: Second) -> Result<(), Error> {
-        let run = self.record.run.clone();
         // Asked for together: one trip to the store instead of one for each partition.
         let reads = self.holdings.iter().map(|(partition, holding)| async {
             let page = holding.read(desk).await;
@@ -225,74 +244,70 @@ impl Serving {
             }
             // One thread serves all: leases are renewed between two partitions too.
             tokio::task::yield_now().await;
-            match done {
-                Err(error) if error.fate() == Fate::LetGo => {
-                    debug!(%run, %partition, "failed to {error}");
-                    self.lose(desk, partition);
-                }
-                done => done?,
-            }
+            self.unless_lost(desk, partition, done)?;
         }
         Ok(())
     }
 
     /// A sink is done with a cut of this run.
     pub async fn passed(&mut self, desk: &Desk, passed: &Passed) -> Result<(), Error> {
-        let Some(holding) = self.holdings.get_mut(&passed.cut.partition) else {
+        let partition = passed.cut.partition;
+        let Some(holding) = self.holdings.get_mut(&partition) else {
             return Ok(());
         };
         holding.passed(desk, passed);
-        match holding.save(desk).await {
+        let saved = holding.save(desk).await;
+        self.unless_lost(desk, partition, saved)
+    }
+
+    /// Offers sinks what they have not had of a partition: one of them has room again.
+    pub async fn offer(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
+        let Some(holding) = self.holdings.get_mut(&partition) else {
+            return Ok(());
+        };
+        let offered = holding.offer(desk).await;
+        self.unless_lost(desk, partition, offered)
+    }
+
+    fn unless_lost(&mut self, desk: &Desk, partition: Partition, done: Result<(), Error>) -> Result<(), Error> {
+        match done {
             Err(error) if error.fate() == Fate::LetGo => {
-                self.lose(desk, passed.cut.partition);
+                debug!(run = %self.record.run, %partition, "failed to {error}");
+                self.lose(desk, partition);
                 Ok(())
             }
-            saved => saved,
+            done => done,
         }
     }
 
-    /// The run is closed: a last cut of all there is.
-    pub async fn finish(&mut self, desk: &Desk) -> Result<(), Error> {
+    /// The run is closed: a last cut of all there is, then rounds until every sink has had it, or some seconds have passed.
+    /// True when it may be left.
+    pub async fn end(&mut self, desk: &Desk) -> Result<bool, Error> {
+        let first = self.ends_at.is_none();
         for partition in self.holdings.keys().copied().collect::<Vec<_>>() {
             let Some(holding) = self.holdings.get_mut(&partition) else {
                 continue;
             };
-            match holding.finish(desk).await {
-                Err(error) if error.fate() == Fate::LetGo => self.lose(desk, partition),
-                done => done?,
-            }
+            let done = if first {
+                holding.finish(desk).await
+            } else {
+                holding.offer(desk).await
+            };
+            self.unless_lost(desk, partition, done)?;
         }
-        Ok(())
+        let ends_at = *self.ends_at.get_or_insert_with(|| Instant::now() + SINK_DEADLINE);
+        let behind = self.holdings.values().any(|holding| holding.is_behind(desk));
+        Ok(!behind || Instant::now() >= ends_at)
     }
 
-    /// Waits until every sink is done with what it was offered, or, when nobody comes after us, with all there is; or until
-    /// some seconds have passed.
-    pub async fn settle(
-        &mut self,
-        desk: &Desk,
-        results: &mut mpsc::Receiver<Passed>,
-        how: Departure,
-    ) -> Result<Vec<Passed>, Error> {
-        let deadline = Instant::now() + SINK_DEADLINE;
-        let mut others = Vec::new();
-        let waits = |holding: &Holding| match how {
-            Departure::Moved => holding.is_under_way(),
-            Departure::Closed => holding.is_behind(desk),
-        };
-        while self.holdings.values().any(waits) && Instant::now() < deadline {
-            if how == Departure::Closed {
-                // A cut that the store could still lose was not offered before.
-                self.holdings.values_mut().for_each(|holding| holding.offer(desk));
-            }
-            let until = deadline.min(Instant::now() + SETTLE_STEP);
-            match timeout_at(until, results.recv()).await {
-                Ok(Some(passed)) if passed.cut.run == self.record.run => self.passed(desk, &passed).await?,
-                Ok(Some(passed)) => others.push(passed),
-                Ok(None) => break,
-                Err(_) => {}
-            }
-        }
-        Ok(others)
+    /// Whether the run is closed and sinks get what they have not had.
+    pub fn is_ending(&self) -> bool {
+        self.ends_at.is_some()
+    }
+
+    /// Whether a sink still has a cut of ours in hand.
+    pub fn is_under_way(&self) -> bool {
+        self.holdings.values().any(Holding::is_under_way)
     }
 
     /// Gives everything up and leaves the roster.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use isochrone_model::id::{Partition, RunName};
 use isochrone_sink::{
     Departure, Sink,
@@ -105,10 +106,13 @@ impl Sinks {
         }
     }
 
-    /// Lets each finish what it has.
+    /// A sink whose task has ended: it has panicked, and its cuts would wait for ever.
+    pub fn dead(&self) -> Option<&'static str> {
+        self.runners().find(|runner| runner.is_finished()).map(Runner::name)
+    }
+
+    /// Lets each finish what it has, all at the same time.
     pub async fn close(self, deadline: Duration) {
-        for (_, runner) in self.all {
-            runner.close(deadline).await;
-        }
+        join_all(self.all.into_iter().map(|(_, runner)| runner.close(deadline))).await;
     }
 }

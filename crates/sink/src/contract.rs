@@ -82,7 +82,8 @@ pub struct Cut {
     pub entries: Vec<CutEntry>,
     /// What the entries add to the windows of both kinds; empty likewise.
     pub windows: Vec<Window>,
-    /// The partition's cumulative state, this cut (at least) included. Meaningless for a replayed cut that a later one follows.
+    /// The partition's cumulative state, this cut (at least) included. Sinks that need [`Needs::EveryCut`] are given its
+    /// [outline](Totals::outline): many cuts may wait for them.
     pub totals: Arc<Totals>,
     /// Unique samples in this cut, by response topic.
     pub samples: BTreeMap<Topic, u64>,

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tracing::{Instrument, debug_span, info, warn};
+use tracing::{Instrument, debug_span, error, info, warn};
 
 use crate::{Cut, Delivery, Departure, Error, Fate, Needs, Sink};
 
@@ -24,6 +24,8 @@ use crate::{Cut, Delivery, Departure, Error, Fate, Needs, Sink};
 pub struct Limits {
     /// Cuts in the queue. Full: [`Offer::Full`], the cut stays in the store and is offered again (nothing is dropped here).
     pub queue: usize,
+    /// Samples in the queue beyond which it is full too, however few cuts they are in.
+    pub samples: u64,
     /// Cuts in one delivery.
     pub batch: usize,
     /// One attempt's deadline.
@@ -39,12 +41,25 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             queue: 256,
+            // Decoded, a sample is about 100 bytes.
+            samples: 500_000,
             batch: 64,
             attempt: Duration::from_secs(10),
             retry: (Duration::from_millis(200), Duration::from_secs(10)),
             patience: Duration::from_secs(300),
         }
     }
+}
+
+impl Limits {
+    fn are_reached_by(&self, queue: &Queue) -> bool {
+        queue.cuts.len() >= self.queue || queue.samples >= self.samples
+    }
+}
+
+/// The samples of a whole cut; running totals have none.
+fn weight(cut: &Cut) -> u64 {
+    cut.samples.values().sum()
 }
 
 /// The answer to [`Runner::offer`].
@@ -100,6 +115,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     cuts: VecDeque<Arc<Cut>>,
+    samples: u64,
     /// Partitions that left while one of their cuts was being delivered.
     departed: HashSet<(RunName, Partition)>,
 }
@@ -159,20 +175,29 @@ impl Runner {
                 return Offer::Taken;
             }
         }
-        if queue.cuts.len() >= self.shared.limits.queue {
+        if self.shared.limits.are_reached_by(&queue) {
             self.shared.counters.full.fetch_add(1, Ordering::Relaxed);
             return Offer::Full;
         }
+        queue.samples += weight(&cut);
         queue.cuts.push_back(cut);
         drop(queue);
         self.shared.wake.notify_one();
         Offer::Taken
     }
 
+    /// Whether an offer would find the queue full, before anything is made to be offered; counts like one.
+    pub fn is_full(&self) -> bool {
+        let full = self.shared.limits.are_reached_by(&self.shared.queue());
+        self.shared.counters.full.fetch_add(u64::from(full), Ordering::Relaxed);
+        full
+    }
+
     /// Forgets what waits of a partition that is no longer ours and tells the sink.
     pub fn depart(&self, run: &RunName, partition: Partition, how: Departure) {
         let mut queue = self.shared.queue();
         queue.cuts.retain(|cut| cut.run != *run || cut.partition != partition);
+        queue.samples = queue.cuts.iter().map(|cut| weight(cut)).sum();
         queue.departed.insert((run.clone(), partition));
         drop(queue);
         self.shared.sink.depart(run, partition, how);
@@ -182,9 +207,14 @@ impl Runner {
     pub async fn close(mut self, deadline: Duration) {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.wake.notify_one();
-        if timeout(deadline, &mut self.task).await.is_err() {
-            let (sink, cuts) = (self.name(), self.shared.queue().cuts.len());
-            warn!(sink, cuts, "sink did not finish in time; its cuts stay in the store");
+        let sink = self.name();
+        match timeout(deadline, &mut self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ended)) => error!(sink, "failed to finish: {ended}"),
+            Err(_) => {
+                let cuts = self.shared.queue().cuts.len();
+                warn!(sink, cuts, "sink did not finish in time; its cuts stay in the store");
+            }
         }
     }
 }
@@ -205,7 +235,9 @@ impl Shared {
         let count = queue.cuts.len().min(self.limits.batch.max(1));
         // Whoever left before this batch is no longer in the queue: only leaving from here on concerns it.
         queue.departed.clear();
-        queue.cuts.drain(..count).collect()
+        let batch: Vec<_> = queue.cuts.drain(..count).collect();
+        queue.samples -= batch.iter().map(|cut| weight(cut)).sum::<u64>();
+        batch
     }
 
     fn has_departed(&self, cut: &Cut) -> bool {

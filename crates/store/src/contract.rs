@@ -11,8 +11,8 @@ use isochrone_model::{
 use crate::{
     Error,
     types::{
-        Change, Claimed, Cursor, DeviceState, Entry, EntryId, FlushAnswer, GivenBack, Left, Member, NewCut, Note,
-        OpenRun, PartitionSnapshot, PlotterClaim, ReceiptFlush, Renewal, Role, RunRecord, RunState, SendFlush,
+        Advance, Change, Claimed, Cursor, DeviceState, Entry, EntryId, FlushAnswer, GivenBack, Left, Member, NewCut,
+        Note, OpenRun, PartitionSnapshot, PlotterClaim, ReceiptFlush, Renewal, Role, RunRecord, RunState, SendFlush,
         TopicState,
     },
 };
@@ -172,22 +172,18 @@ pub trait Samples: Send + Sync {
         token: Token,
         cut: &NewCut,
     ) -> Result<(), Error>;
-    /// Moves a sink's cursor, deletes entries that every cursor has passed, and cuts before the last of those (`delete`: the plotter, which knows
-    /// what each cut holds, names the entries). Fenced likewise.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "who, where and under what come with every write of a plotter"
-    )]
+    /// Moves a sink's cursor, deletes entries that every cursor has passed, and cuts before the last of those (`delete`: the
+    /// plotter, which knows what each cut holds, names the entries). Fenced likewise. When the stored cursor is beyond where
+    /// the plotter knew it, nothing is done and it is the answer: what this sink held back was dropped (see
+    /// [`Samples::retain`]), which the plotter must take into its own.
     async fn advance(
         &self,
         run: &RunName,
         partition: Partition,
         daemon: DaemonId,
         token: Token,
-        sink: &str,
-        cursor: &Cursor,
-        delete: &[EntryId],
-    ) -> Result<(), Error>;
+        advance: Advance<'_>,
+    ) -> Result<Option<Cursor>, Error>;
     /// How many bytes of entries the partition may hold (ISOCHRONE_RETAIN divided by the partitions; 512 MiB until a
     /// plotter says otherwise). Beyond it a flush makes room: the oldest cut goes that the slowest sinks have not passed,
     /// for them alone, and its samples count as [`sink_dropped`](crate::types::SinkCounts::sink_dropped) of theirs. Where

@@ -12,11 +12,10 @@ impl Cursor {
             return Cursor::default();
         };
         let missed = slowest.topics.iter().map(|(topic, counts)| {
-            let sink_dropped = counts.exported + counts.thinned + counts.set_aside + counts.sink_dropped;
             (
                 topic.clone(),
                 SinkCounts {
-                    sink_dropped,
+                    sink_dropped: counts.sum(),
                     ..SinkCounts::default()
                 },
             )

@@ -339,6 +339,17 @@ pub struct SendFlush {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntryId(pub u64, pub u64);
 
+impl EntryId {
+    /// The position just before; the first has none and is its own.
+    pub fn before(self) -> EntryId {
+        match self {
+            EntryId(0, 0) => self,
+            EntryId(ms, 0) => EntryId(ms - 1, u64::MAX),
+            EntryId(ms, seq) => EntryId(ms, seq - 1),
+        }
+    }
+}
+
 /// A stored entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -386,6 +397,19 @@ pub struct PlotterClaim {
     pub cursors: Vec<(String, Cursor)>,
 }
 
+/// What [`advance`](crate::Samples::advance) moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Advance<'a> {
+    /// Whose cursor.
+    pub sink: &'a str,
+    /// Where to.
+    pub cursor: &'a Cursor,
+    /// The cut it stood at when the plotter last heard of it.
+    pub known: u64,
+    /// Entries to delete.
+    pub delete: &'a [EntryId],
+}
+
 /// How far one sink has come in one partition, and what became of the samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -407,6 +431,13 @@ pub struct SinkCounts {
     pub set_aside: u64,
     /// Dropped because the sink was too slow.
     pub sink_dropped: u64,
+}
+
+impl SinkCounts {
+    /// All of them: the samples up to the cursor.
+    pub fn sum(&self) -> u64 {
+        self.exported + self.thinned + self.set_aside + self.sink_dropped
+    }
 }
 
 /// Everything a report needs of one partition, read in one go.

@@ -12,7 +12,7 @@ use isochrone_e2e::{
 
 const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(90);
-const DEVICES: usize = 20;
+const DEVICES: usize = 100;
 
 /// Each device with its own certificate, allowed by common name to its own topic only.
 #[test]
@@ -45,7 +45,7 @@ fn every_device_has_its_certificate() {
     let consumer = [
         ("ISOCHRONE_TLS_CERT", cert.as_str()),
         ("ISOCHRONE_TLS_KEY", &key),
-        ("ISOCHRONE_CLAIMS", "20"),
+        ("ISOCHRONE_CLAIMS", "100"),
     ];
     let _plotter = site.daemon("plotter", &[]);
     let _consumer = site.daemon("consumer", &[&common[..], &consumer[..]].concat());
@@ -53,7 +53,7 @@ fn every_device_has_its_certificate() {
     let fleet = [
         ("ISOCHRONE_TLS_CERT", cert.as_str()),
         ("ISOCHRONE_TLS_KEY", &key),
-        ("ISOCHRONE_DEVICES", "20"),
+        ("ISOCHRONE_DEVICES", "100"),
         ("ISOCHRONE_TOPIC", "fleet/{{device}}"),
         ("ISOCHRONE_RATE", "20"),
         ("ISOCHRONE_DURATION", "3s"),
@@ -63,7 +63,7 @@ fn every_device_has_its_certificate() {
     assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
     let (report, code) = closed(&site, None);
     assert_whole(&report);
-    assert_eq!((code, ledger(&report, "acked")), (0, 1_200));
+    assert_eq!((code, ledger(&report, "acked")), (0, 6_000));
 }
 
 /// Wrong CA, expired certificate, wrong host name, wrong password: each names the cause and the setting.

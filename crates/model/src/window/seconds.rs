@@ -30,6 +30,15 @@ impl Seconds {
         &self.facts
     }
 
+    /// A copy of these seconds' facts alone.
+    pub fn since(&self, first: Second) -> Seconds {
+        let facts = self.facts.range(first..);
+        Seconds {
+            facts: facts.map(|(second, facts)| (*second, facts.clone())).collect(),
+            ..Seconds::default()
+        }
+    }
+
     pub fn facts_mut(&mut self, second: Second) -> &mut SecondFacts {
         self.changed.insert(second.0.div_euclid(GROUP));
         self.facts.entry(second).or_default()

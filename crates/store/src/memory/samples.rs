@@ -12,7 +12,9 @@ use isochrone_model::{
 use super::MemoryStore;
 use crate::{
     Error, Ledgers, ReferenceClock, Samples, Store,
-    types::{Cursor, Entry, EntryId, FlushAnswer, NewCut, PartitionSnapshot, PlotterClaim, ReceiptFlush, SendFlush},
+    types::{
+        Advance, Cursor, Entry, EntryId, FlushAnswer, NewCut, PartitionSnapshot, PlotterClaim, ReceiptFlush, SendFlush,
+    },
 };
 
 #[async_trait]
@@ -83,13 +85,9 @@ impl Samples for MemoryStore {
         partition: Partition,
         daemon: DaemonId,
         token: Token,
-        sink: &str,
-        cursor: &Cursor,
-        delete: &[EntryId],
-    ) -> Result<(), Error> {
-        self.within(run, partition, |state, _| {
-            state.advance(daemon, token, sink, cursor, delete)
-        })?
+        advance: Advance<'_>,
+    ) -> Result<Option<Cursor>, Error> {
+        self.within(run, partition, |state, _| state.advance(daemon, token, advance))?
     }
 
     async fn retain(&self, run: &RunName, partition: Partition, bytes: u64) -> Result<(), Error> {

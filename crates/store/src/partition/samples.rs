@@ -11,7 +11,8 @@ use super::{Partition, Stream};
 use crate::{
     Error,
     types::{
-        Cursor, Cut, Entry, EntryId, EntryKind, FlushAnswer, NewCut, NewEntry, PlotterClaim, ReceiptFlush, SendFlush,
+        Advance, Cursor, Cut, Entry, EntryId, EntryKind, FlushAnswer, NewCut, NewEntry, PlotterClaim, ReceiptFlush,
+        SendFlush,
     },
 };
 
@@ -199,24 +200,18 @@ impl Partition {
     }
 
     /// Moves a cursor; deletes cuts before the last that every cursor has passed and the entries named.
-    pub fn advance(
-        &mut self,
-        daemon: DaemonId,
-        token: Token,
-        sink: &str,
-        cursor: &Cursor,
-        delete: &[EntryId],
-    ) -> Result<(), Error> {
+    pub fn advance(&mut self, daemon: DaemonId, token: Token, advance: Advance<'_>) -> Result<Option<Cursor>, Error> {
         self.plotting(daemon, token)?;
-        let stored = self.cursors.entry(sink.to_owned()).or_default();
-        if cursor.cut >= stored.cut {
-            *stored = cursor.clone();
+        let stored = self.cursors.entry(advance.sink.to_owned()).or_default();
+        if stored.cut > advance.known {
+            return Ok(Some(stored.clone()));
         }
+        stored.clone_from(advance.cursor);
         let passed = self.cursors.values().map(|cursor| cursor.cut).min().unwrap_or(0);
         // The last one passed says which entries the slowest cursor has passed.
         self.cuts.retain(|cut| cut.number >= passed);
-        self.stream.delete(delete);
-        Ok(())
+        self.stream.delete(advance.delete);
+        Ok(None)
     }
 
     /// Gives the partition up.

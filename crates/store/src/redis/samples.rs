@@ -16,8 +16,8 @@ use super::{
 use crate::{
     Error, Samples, partition,
     types::{
-        Cursor, Cut, Entry, EntryId, EntryKind, FlushAnswer, NewCut, NewEntry, NewPart, PlotterClaim, ReceiptFlush,
-        SendFlush,
+        Advance, Cursor, Cut, Entry, EntryId, EntryKind, FlushAnswer, NewCut, NewEntry, NewPart, PlotterClaim,
+        ReceiptFlush, SendFlush,
     },
 };
 
@@ -175,18 +175,20 @@ impl Samples for RedisStore {
         partition: Partition,
         daemon: DaemonId,
         token: Token,
-        sink: &str,
-        cursor: &Cursor,
-        delete: &[EntryId],
-    ) -> Result<(), Error> {
-        let text = cursor_text(cursor)?;
+        advance: Advance<'_>,
+    ) -> Result<Option<Cursor>, Error> {
+        let text = cursor_text(advance.cursor)?;
         let fill = |call: Call| {
-            let call = call.arg(sink).arg(text);
-            delete
+            let call = call.arg(daemon.to_string()).arg(token.0);
+            let call = call.arg(advance.sink).arg(text).arg(advance.known);
+            advance
+                .delete
                 .iter()
                 .fold(call, |call, id| call.arg(format!("{}-{}", id.0, id.1)))
         };
-        self.plot(run, partition, daemon, token, &ADVANCE, fill).await
+        let answer: Option<String> = read("cursors", self.within(run, partition, &ADVANCE, fill).await?)?;
+        let moved = answer.ok_or(Error::Fenced)?;
+        (!moved.is_empty()).then(|| cursor(&moved)).transpose()
     }
 
     async fn retain(&self, run: &RunName, partition: Partition, bytes: u64) -> Result<(), Error> {

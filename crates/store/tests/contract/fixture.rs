@@ -18,8 +18,8 @@ use isochrone_model::{
 use isochrone_store::{
     Store,
     types::{
-        ClaimEnd, Claimed, DeviceState, EntryKind, GivenBack, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush, Role,
-        TopicSave, TopicState,
+        Advance, ClaimEnd, Claimed, Cursor, DeviceState, EntryId, EntryKind, GivenBack, NewEntry, NewPart, OpenRun,
+        Pins, ReceiptFlush, Role, TopicSave, TopicState,
     },
 };
 
@@ -195,6 +195,16 @@ pub fn save(topic: &Topic, token: Token, total_before: u64, state: &'static [u8]
         token,
         total_before,
         state: Bytes::from_static(state),
+    }
+}
+
+/// What a plotter says that believes the cursor to be at `known`.
+pub fn advance<'a>(sink: &'a str, cursor: &'a Cursor, known: u64, delete: &'a [EntryId]) -> Advance<'a> {
+    Advance {
+        sink,
+        cursor,
+        known,
+        delete,
     }
 }
 

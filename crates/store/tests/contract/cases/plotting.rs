@@ -12,7 +12,7 @@ use isochrone_store::{
     types::{Cursor, Cut, EntryId, NewCut, SinkCounts},
 };
 
-use crate::fixture::{ALICE, BOB, Fixture, HERE, flush};
+use crate::fixture::{ALICE, BOB, Fixture, HERE, advance, flush};
 
 fn new_cut(number: u64, last: EntryId, changed: &[(&str, &'static [u8])]) -> NewCut {
     let changed = changed
@@ -39,6 +39,13 @@ fn cursor(cut: u64, exported: u64, thinned: u64) -> Cursor {
         cut,
         topics: BTreeMap::from([(Topic::from("a/\"b\""), counts)]),
     }
+}
+
+/// Where a sink's cursor stands.
+async fn held_at(fixture: &Fixture, sink: &str) -> u64 {
+    let snapshot = fixture.store.snapshot(&fixture.run, HERE).await.unwrap();
+    let cursors: BTreeMap<_, _> = snapshot.cursors.into_iter().collect();
+    cursors.get(sink).map_or(0, |cursor| cursor.cut)
 }
 
 fn sinks(names: &[&str]) -> Vec<String> {
@@ -95,7 +102,13 @@ pub async fn one_plotter_holds_a_partition(store: Arc<dyn Store>) {
     assert!(matches!(late, Err(Error::Fenced)));
     let late = fixture
         .store
-        .advance(&fixture.run, HERE, BOB, second.token, "s", &cursor(1, 1, 0), &[])
+        .advance(
+            &fixture.run,
+            HERE,
+            BOB,
+            second.token,
+            advance("s", &cursor(1, 1, 0), 0, &[]),
+        )
         .await;
     assert!(matches!(late, Err(Error::Fenced)));
 }
@@ -172,12 +185,11 @@ pub async fn entries_go_when_all_cursors_have_passed(store: Arc<dyn Store>) {
             .await
             .unwrap();
     }
-    let advance = |sink: &'static str, cursor: Cursor, delete: Vec<EntryId>| async move {
-        fixture
-            .store
-            .advance(&fixture.run, HERE, BOB, held.token, sink, &cursor, &delete)
-            .await
-            .unwrap();
+    let to = |sink: &'static str, cursor: Cursor, delete: Vec<EntryId>| async move {
+        let known = held_at(fixture, sink).await;
+        let moved = advance(sink, &cursor, known, &delete);
+        let answer = fixture.store.advance(&fixture.run, HERE, BOB, held.token, moved).await;
+        assert_eq!(answer.unwrap(), None);
         let held = fixture.store.hold(&fixture.run, HERE, BOB, &[]).await.unwrap().unwrap();
         let left = fixture
             .store
@@ -186,13 +198,17 @@ pub async fn entries_go_when_all_cursors_have_passed(store: Arc<dyn Store>) {
             .unwrap();
         (held.cuts.iter().map(|cut| cut.number).collect::<Vec<_>>(), left.len())
     };
-    assert_eq!(advance("fast", cursor(3, 3, 0), vec![]).await, (vec![1, 2, 3], 3));
-    assert_eq!(advance("slow", cursor(1, 1, 0), vec![ids[0]]).await, (vec![1, 2, 3], 2));
+    assert_eq!(to("fast", cursor(3, 3, 0), vec![]).await, (vec![1, 2, 3], 3));
+    assert_eq!(to("slow", cursor(1, 1, 0), vec![ids[0]]).await, (vec![1, 2, 3], 2));
     assert_eq!(
-        advance("slow", cursor(3, 3, 0), vec![ids[1], ids[2], ids[0]]).await,
+        to("slow", cursor(3, 3, 0), vec![ids[1], ids[2], ids[0]]).await,
         (vec![3], 0)
     );
-    assert_eq!(advance("slow", cursor(2, 2, 0), vec![]).await, (vec![3], 0));
+    // Who believes a cursor to be where it is no more is told where it is, and moves nothing.
+    let (late, at) = (cursor(4, 4, 0), cursor(3, 3, 0));
+    let late = advance("slow", &late, 1, &[]);
+    let answer = fixture.store.advance(&fixture.run, HERE, BOB, held.token, late).await;
+    assert_eq!(answer.unwrap(), Some(at));
     let snapshot = fixture.store.snapshot(&fixture.run, HERE).await.unwrap();
     let mut cursors = snapshot.cursors;
     cursors.sort_by(|a, b| a.0.cmp(&b.0));
@@ -201,8 +217,7 @@ pub async fn entries_go_when_all_cursors_have_passed(store: Arc<dyn Store>) {
         [
             ("fast".to_owned(), cursor(3, 3, 0)),
             ("slow".to_owned(), cursor(3, 3, 0))
-        ],
-        "never back"
+        ]
     );
     // The newest cut stays, so that the next one has its number.
     fixture
@@ -231,7 +246,7 @@ pub async fn a_sink_that_joins_counts_what_it_missed(store: Arc<dyn Store>) {
     let at = cursor(2, 70, 5);
     fixture
         .store
-        .advance(&fixture.run, HERE, ALICE, held.token, "old", &at, &[])
+        .advance(&fixture.run, HERE, ALICE, held.token, advance("old", &at, 0, &[]))
         .await
         .unwrap();
     let held = fixture

@@ -14,7 +14,7 @@ use isochrone_store::{
     },
 };
 
-use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, entry, flush, given_back, part, save};
+use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, advance, entry, flush, given_back, part, save};
 
 async fn entries(fixture: &Fixture) -> Vec<isochrone_store::types::Entry> {
     fixture
@@ -230,17 +230,18 @@ pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
         )]),
     };
     for (sink, cursor) in [("fast", cursor(3, 60)), ("slow", cursor(1, 10))] {
-        let advance = fixture
-            .store
-            .advance(&fixture.run, HERE, BOB, token, sink, &cursor, &[]);
-        advance.await.unwrap();
+        let moved = advance(sink, &cursor, 0, &[]);
+        let answer = fixture.store.advance(&fixture.run, HERE, BOB, token, moved).await;
+        assert_eq!(answer.unwrap(), None);
     }
     // One more does not fit beside what the slow one has left.
     fixture.store.retain(&fixture.run, HERE, 300_000).await.unwrap();
     let first = entries(&fixture).await[0].id;
+    let (at, gone) = (cursor(3, 60), [first]);
+    let moved = advance("fast", &at, 3, &gone);
     fixture
         .store
-        .advance(&fixture.run, HERE, BOB, token, "fast", &cursor(3, 60), &[first])
+        .advance(&fixture.run, HERE, BOB, token, moved)
         .await
         .unwrap();
     assert_eq!(
@@ -273,6 +274,17 @@ pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
     };
     let of = |fast, slow| BTreeMap::from([("fast".to_owned(), fast), ("slow".to_owned(), slow)]);
     assert_eq!(counts().await, of((3, 60, 0), (2, 10, 20)));
+
+    // The plotter, which still believes the slow one to be where it was, is told.
+    let (believed, store) = (cursor(1, 10), &fixture.store);
+    let moved = advance("slow", &believed, 1, &[]);
+    let told = store.advance(&fixture.run, HERE, BOB, token, moved).await;
+    let told = told.unwrap().expect("the stored cursor is ahead");
+    assert_eq!((told.cut, told.topics[&claim.topic].sink_dropped), (2, 20));
+    assert_eq!(counts().await, of((3, 60, 0), (2, 10, 20)), "and stays");
+    let level = advance("slow", &told, 2, &[]);
+    let answer = store.advance(&fixture.run, HERE, BOB, token, level).await;
+    assert_eq!(answer.unwrap(), None);
 
     // When sinks hold nothing back any more, what no cut holds is all there is: then new samples are left out.
     fixture.store.retain(&fixture.run, HERE, 1).await.unwrap();
@@ -425,18 +437,19 @@ pub async fn an_entry_is_pending_until_its_cut(store: Arc<dyn Store>) {
     let of_sink = |samples| vec![("sink".to_owned(), vec![(Topic::from("a"), samples)])];
     assert_eq!(behind().await, of_sink(15), "cut, and not passed");
     let robbed = entries(&fixture).await[0].id;
-    let advance = |cut, delete: Vec<EntryId>| {
+    let to = |cut, delete: Vec<EntryId>| {
         let (fixture, topics) = (&fixture, BTreeMap::new());
         async move {
             let cursor = Cursor { cut, topics };
             let store = &fixture.store;
-            let advanced = store.advance(&fixture.run, HERE, BOB, held.token, "sink", &cursor, &delete);
-            advanced.await.unwrap();
+            let moved = advance("sink", &cursor, 0, &delete);
+            let answer = store.advance(&fixture.run, HERE, BOB, held.token, moved).await;
+            assert_eq!(answer.unwrap(), None);
         }
     };
-    advance(0, vec![robbed]).await;
+    to(0, vec![robbed]).await;
     assert_eq!(behind().await, of_sink(5), "an entry that is gone is not counted");
-    advance(1, vec![]).await;
+    to(1, vec![]).await;
     assert_eq!(behind().await, [], "passed, though not deleted yet");
     assert_eq!(pending().await, some(&[("a", 1), ("b", 20)]));
     let other = fixture.store.hold(&fixture.run, HERE, BOB, &["late".to_owned()]).await;
