@@ -3,7 +3,14 @@
 //! Every consumer and plotter (and `report --wait`) has one a run. All of them watch leases, for an observation counts
 //! only for who made it. Moving the run on is left to one: the living consumer or plotter with the lowest id.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use isochrone_model::id::RunName;
 use isochrone_store::{Error, types::RunRecord};
@@ -27,13 +34,17 @@ const LONG_ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Warden {
     task: JoinHandle<()>,
+    over: Arc<AtomicBool>,
 }
 
 impl Warden {
-    /// Starts watching; ends when the run is closed or gone, when dropped, or when the daemon aborts.
+    /// Starts watching; ends when dropped, when the run is gone, or when the daemon aborts. A closed run is watched on: a
+    /// plotter may still work on what it left.
     pub fn start(context: &Context, run: &RunName) -> Warden {
         let (context, run) = (context.clone(), run.clone());
         let tasks = context.tasks.clone();
+        let over = Arc::new(AtomicBool::new(false));
+        let closed = over.clone();
         let task = tasks.spawn_job("warden", async move {
             let stop = context.stop.clone();
             let Some(record) = known(&context, &run).await else {
@@ -42,18 +53,23 @@ impl Warden {
             let context = Arc::new(context);
             let mut watcher = Watcher::new(context.clone(), &record);
             let mut closer = Closer::new(context, &record);
+            let caring = async {
+                closer.run().await;
+                closed.store(true, Ordering::Release);
+                pending().await
+            };
             tokio::select! {
-                () = closer.run() => {}
+                () = caring => {}
                 () = watcher.run() => {}
                 () = stop.aborting() => {}
             }
         });
-        Warden { task }
+        Warden { task, over }
     }
 
     /// The run is closed or gone (or the daemon aborts): there is nothing to watch any more.
     pub fn is_over(&self) -> bool {
-        self.task.is_finished()
+        self.over.load(Ordering::Acquire) || self.task.is_finished()
     }
 }
 

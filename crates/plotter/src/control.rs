@@ -1,10 +1,14 @@
 //! The plotter's own task: finds runs, keeps time, stops.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use isochrone_daemon::{Context, Metric, settings::PlotterSettings};
 use isochrone_model::{
-    id::RunName,
+    id::{Partition, RunName},
     time::{Clock, NANOS_PER_SECOND, Second},
 };
 use isochrone_sink::{Departure, prometheus::Prometheus, runner::Passed};
@@ -59,6 +63,7 @@ pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Erro
         prometheus,
         results,
         servings: BTreeMap::new(),
+        finished: BTreeSet::new(),
         refused: BTreeMap::new(),
         away: false,
         said: String::new(),
@@ -81,6 +86,8 @@ struct Plotter {
     prometheus: Arc<Prometheus>,
     results: mpsc::Receiver<Passed>,
     servings: BTreeMap<RunName, Serving>,
+    /// Closed runs in which nothing is left to do.
+    finished: BTreeSet<RunName>,
     /// Runs that cannot be worked on, and why, as it was said.
     refused: BTreeMap<RunName, String>,
     away: bool,
@@ -142,9 +149,15 @@ impl Plotter {
 
     async fn round(&mut self) -> Result<Next, StoreError> {
         let records = self.find_runs().await?;
-        for record in records.values().filter(|record| record.state != RunState::Closed) {
+        self.finished.retain(|run| records.contains_key(run));
+        for record in records.values() {
             if let Some(serving) = self.servings.get_mut(&record.run) {
                 serving.record = record.clone();
+            } else if self.finished.contains(&record.run) {
+                continue;
+            } else if !self.has_work(record).await? {
+                self.finished.insert(record.run.clone());
+                continue;
             } else if self.may_serve(record)? {
                 let serving = Serving::join(&self.context, record.clone()).await?;
                 self.servings.insert(record.run.clone(), serving);
@@ -193,6 +206,31 @@ impl Plotter {
         Ok(records.into_iter().map(|record| (record.run.clone(), record)).collect())
     }
 
+    /// Whether a run is not closed, or was closed while a sink had not had everything.
+    async fn has_work(&self, record: &RunRecord) -> Result<bool, StoreError> {
+        if record.state != RunState::Closed {
+            return Ok(true);
+        }
+        for partition in (0..record.pins.partitions).map(Partition) {
+            let snapshot = self.desk.store.snapshot(&record.run, partition).await?;
+            let newest = snapshot.cut.map_or(0, |cut| cut.number);
+            let behind = snapshot.cursors.iter().any(|(_, cursor)| cursor.cut < newest);
+            if behind || snapshot.pending.iter().any(|(_, samples)| *samples > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How long sinks that are away get what is left of a closed run: as long as the run is kept, unless this plotter is here
+    /// for that run alone.
+    fn patience(&self) -> Duration {
+        match self.context.common.run {
+            Some(_) => SINK_DEADLINE,
+            None => self.context.common.keep,
+        }
+    }
+
     /// Refuses by name a run that disagrees with our settings; an error when it is the one we are here for.
     fn may_serve(&mut self, record: &RunRecord) -> Result<bool, StoreError> {
         // How topics are claimed makes no difference to what is plotted.
@@ -228,15 +266,17 @@ impl Plotter {
         (self.context.clock.reference() + -nanoseconds(self.settings.grace)).second() - 1
     }
 
-    /// The run is over (`known`) or was purged: one last cut, then it is left.
+    /// The run is over (`known`): it is left when its sinks have had everything. Or it was purged.
     async fn end(&mut self, run: &RunName, known: bool) -> Result<(), StoreError> {
+        let patience = self.patience();
         let Some(serving) = self.servings.get_mut(run) else {
             return Ok(());
         };
         if known {
-            if serving.end(&self.desk).await? {
+            if serving.end(&self.desk, patience).await? {
                 serving.leave(&self.desk, Departure::Closed).await?;
                 self.servings.remove(run);
+                self.finished.insert(run.clone());
             }
         } else if let Some(mut serving) = self.servings.remove(run) {
             warn!(%run, "the run is gone from the store");

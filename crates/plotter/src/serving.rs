@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -41,8 +42,8 @@ pub struct Serving {
     holdings: BTreeMap<Partition, Holding>,
     /// Read again from a store that has restarted: not done yet.
     to_reload: BTreeSet<Partition>,
-    /// The run is closed: until when sinks get what they have not had.
-    ends_at: Option<Instant>,
+    /// Since when the run is closed, as far as this plotter has seen it.
+    ends_since: Option<Instant>,
     /// The share last spoken of in the log.
     share: Option<usize>,
 }
@@ -67,7 +68,7 @@ impl Serving {
             _warden: warden,
             holdings: BTreeMap::new(),
             to_reload: BTreeSet::new(),
-            ends_at: None,
+            ends_since: None,
             share: None,
         })
     }
@@ -280,29 +281,26 @@ impl Serving {
         }
     }
 
-    /// The run is closed: a last cut of all there is, then rounds until every sink has had it, or some seconds have passed.
-    /// True when it may be left.
-    pub async fn end(&mut self, desk: &Desk) -> Result<bool, Error> {
-        let first = self.ends_at.is_none();
+    /// One round in a closed run: cuts all there is and gives sinks what they have not had. True when it may be left: every
+    /// sink has had all of this plotter's share, or was waited for long enough.
+    pub async fn end(&mut self, desk: &Desk, patience: Duration) -> Result<bool, Error> {
+        let since = *self.ends_since.get_or_insert_with(Instant::now);
+        self.heed_events(desk).await?;
+        self.balance(desk).await?;
         for partition in self.holdings.keys().copied().collect::<Vec<_>>() {
-            let Some(holding) = self.holdings.get_mut(&partition) else {
-                continue;
-            };
-            let done = if first {
-                holding.finish(desk).await
-            } else {
-                holding.offer(desk).await
-            };
-            self.unless_lost(desk, partition, done)?;
+            if let Some(holding) = self.holdings.get_mut(&partition) {
+                let done = holding.finish(desk).await;
+                self.unless_lost(desk, partition, done)?;
+            }
         }
-        let ends_at = *self.ends_at.get_or_insert_with(|| Instant::now() + SINK_DEADLINE);
         let behind = self.holdings.values().any(|holding| holding.is_behind(desk));
-        Ok(!behind || Instant::now() >= ends_at)
+        let whole = self.share.is_some_and(|share| self.holdings.len() >= share);
+        Ok(whole && !behind || since.elapsed() >= patience)
     }
 
-    /// Whether the run is closed and sinks get what they have not had.
+    /// Whether the run was closed a moment ago, so that people wait for its last figures.
     pub fn is_ending(&self) -> bool {
-        self.ends_at.is_some()
+        self.ends_since.is_some_and(|since| since.elapsed() < SINK_DEADLINE)
     }
 
     /// Whether a sink still has a cut of ours in hand.

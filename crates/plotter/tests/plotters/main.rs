@@ -141,6 +141,45 @@ fn watch(plotters: &[&Running], seen: &mut BTreeMap<String, f64>) {
     }
 }
 
+/// A run that was closed while no plotter lived is plotted to its end all the same, once.
+async fn comes_late_and_leaves(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
+    let mut world = World::new(store, clock, DEVICES).await;
+    world.messages(3).await;
+    world.messages(2).await;
+    world.end().await;
+    for state in [RunState::Draining, RunState::Closed] {
+        assert!(world.store.advance_run(&world.run, state).await.unwrap());
+    }
+    let plotter = world.plotter();
+    let done = Deadline::new("everything to be exported");
+    loop {
+        let (stored, exported, left) = world.ledger().await;
+        if left == 0 && stored == exported {
+            assert_eq!(stored.values().sum::<u64>(), world.sent());
+            break;
+        }
+        done.moment().await;
+    }
+    let left = Deadline::new("the plotter to leave the run");
+    while !world.holders().await.is_empty() {
+        left.moment().await;
+    }
+    plotter.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_run_in_memory() {
+    let clock = SystemClock::alone(None);
+    let store = MemoryStore::new(clock.clone());
+    comes_late_and_leaves(store, clock).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_run_on_redis() {
+    let server = Server::start().await;
+    comes_late_and_leaves(server.store(), SystemClock::alone(None)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_memory() {
     let clock = SystemClock::alone(None);
