@@ -1,6 +1,6 @@
 //! The command line: tasks, and every setting as a flag.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, error::ErrorKind};
 use isochrone_daemon::settings::{Source, declarations};
 
 /// What to do.
@@ -34,6 +34,8 @@ pub enum Format {
     Text,
     /// One object.
     Json,
+    /// A picture, of a report alone.
+    Svg,
 }
 
 /// A parsed command line.
@@ -73,7 +75,17 @@ ledger, 4 a missed objective, 130 interrupted twice.";
 impl Invocation {
     /// Reads the process's arguments and environment. Prints help, version and mistakes itself, and then exits.
     pub fn parse() -> Invocation {
-        Invocation::from_matches(&command().get_matches())
+        let invocation = Invocation::from_matches(&command().get_matches());
+        if !invocation.has_picture() {
+            let what = "--format svg is for the report of a run";
+            command().error(ErrorKind::ArgumentConflict, what).exit();
+        }
+        invocation
+    }
+
+    /// Whether there is a picture of it, where one is asked for.
+    fn has_picture(&self) -> bool {
+        self.format != Format::Svg || matches!(self.task, Task::Run | Task::Report { .. } | Task::Check)
     }
 
     fn from_matches(matches: &ArgMatches) -> Invocation {
@@ -92,6 +104,7 @@ impl Invocation {
         let inner = matches.subcommand().map_or(matches, |(_, inner)| inner);
         let format = match inner.get_one::<String>("format").map(String::as_str) {
             Some("json") => Format::Json,
+            Some("svg") => Format::Svg,
             _ => Format::Text,
         };
         let names: Vec<_> = flags().map(|(name, _)| name).collect();
@@ -143,9 +156,9 @@ fn command() -> Command {
             Arg::new("format")
                 .long("format")
                 .global(true)
-                .value_parser(PossibleValuesParser::new(["text", "json"]))
+                .value_parser(PossibleValuesParser::new(["text", "json", "svg"]))
                 .default_value("text")
-                .help("How to print the report: stdout holds it alone"),
+                .help("How to print the report: for people, as one object, as a picture; stdout holds it alone"),
         )
         .arg(flag("per_topic", "A row for each topic in the report").global(true))
         .arg(flag("check", "Say what would be used, and whether it is valid"))
@@ -206,6 +219,20 @@ mod tests {
             assert_eq!(invocation.task, Task::Report { wait: false });
             assert!(invocation.source.is_set("run"));
             assert!(!invocation.source.is_set("rate"));
+        }
+    }
+
+    /// Only what is a report has a picture.
+    #[test]
+    fn pictures_are_of_reports() {
+        for (task, has) in [("report", true), ("runs", false), ("doctor", false), ("purge", false)] {
+            let line = ["isochrone", task, "--format", "svg"];
+            let invocation = Invocation::from_matches(&command().get_matches_from(line));
+            assert_eq!(
+                (invocation.format, invocation.has_picture()),
+                (Format::Svg, has),
+                "{task}"
+            );
         }
     }
 }

@@ -8,7 +8,6 @@ use isochrone_daemon::{
     page,
     settings::{All, Source},
 };
-use isochrone_model::report::Report;
 use isochrone_store::types::{OpenRun, Role, RunRecord};
 use tokio::time::timeout;
 
@@ -104,7 +103,7 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     watching.abort();
     outcome?;
     let facts = gather(&*store, &run, &wanted).await?;
-    let code = conclude(&Report::build(&facts), format);
+    let code = conclude(&facts, format);
     Ok(if sending.is_aborting() {
         chassis::INTERRUPTED
     } else {

@@ -11,6 +11,7 @@ mod live;
 mod purge;
 mod runs;
 mod samples;
+mod svg;
 mod tasks;
 mod text;
 

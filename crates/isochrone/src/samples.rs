@@ -62,7 +62,7 @@ pub async fn print(store: &dyn Store, run: &RunRecord, topic: &Topic, format: Fo
             .iter()
             .map(|sample| format!("{}\n", line(sample, &device(sample))))
             .collect(),
-        Format::Text => table(&samples, device),
+        Format::Text | Format::Svg => table(&samples, device),
     })
 }
 

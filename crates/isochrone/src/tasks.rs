@@ -7,13 +7,13 @@ use isochrone_daemon::{
 };
 use isochrone_model::{
     id::Topic,
-    report::{Report, exit_code},
+    report::{Report, RunFacts, exit_code},
 };
 use isochrone_store::{Store, types::Role};
 
 use crate::{
     cli::{Format, Invocation, Task},
-    doctor, facts, fleet, health, purge, runs, samples, text,
+    doctor, facts, fleet, health, purge, runs, samples, svg, text,
 };
 
 /// Does it, and gives the exit code.
@@ -80,14 +80,16 @@ async fn report(all: All, wanted: &facts::Wanted, wait: bool, format: Format) ->
         context.stop.finish();
     }
     let facts = facts::gather(&*store, &run, wanted).await?;
-    Ok(conclude(&Report::build(&facts), format))
+    Ok(conclude(&facts, format))
 }
 
-/// Prints a report, says what is wrong with it on stderr, and gives the exit code.
-pub fn conclude(report: &Report, format: Format) -> u8 {
+/// Prints the report, says what is wrong with it on stderr, and gives the exit code.
+pub fn conclude(facts: &RunFacts, format: Format) -> u8 {
+    let report = Report::build(facts);
     match format {
-        Format::Text => print(&text::report(report)),
-        Format::Json => print(&serde_json::to_string_pretty(report).unwrap_or_default()),
+        Format::Text => print(&text::report(&report)),
+        Format::Json => print(&serde_json::to_string_pretty(&report).unwrap_or_default()),
+        Format::Svg => print(&svg::picture(facts, &report)),
     }
     for unequal in &report.ledger.unequal {
         eprintln!(
@@ -98,7 +100,7 @@ pub fn conclude(report: &Report, format: Format) -> u8 {
     for objective in report.slo.iter().filter(|objective| !objective.met) {
         eprintln!("isochrone: objective missed: {}", objective.objective);
     }
-    exit_code(report)
+    exit_code(&report)
 }
 
 fn open(all: &All) -> Result<Arc<dyn Store>, isochrone_store::Error> {

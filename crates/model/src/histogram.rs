@@ -3,6 +3,7 @@
 //! The state is a pure function of the multiset of values recorded: whatever the order, and however a whole was cut into parts and merged again, the
 //! result is the same. Bucket bounds follow the layout of HdrHistogram (G. Tene), mirrored for negative values.
 
+mod coarse;
 mod codec;
 mod dense;
 mod layout;
@@ -10,6 +11,7 @@ mod moments;
 mod rank;
 mod sparse;
 
+pub use coarse::Coarse;
 pub use dense::Dense;
 pub use layout::bounds;
 pub use rank::nearest_rank;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod codec;
+mod course;
 mod cut;
 mod digest;
 mod firsts;
@@ -14,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+pub use course::{Course, Step};
 pub use cut::windows_of_cut;
 
 use crate::{
@@ -174,6 +176,7 @@ pub struct Totals {
     firsts: BTreeMap<Topic, Firsts>,
     run: RunTotals,
     seconds: Seconds,
+    course: Course,
     changed_topics: BTreeSet<Topic>,
     run_changed: bool,
 }
@@ -235,6 +238,7 @@ impl Totals {
             fields.push(("run".to_owned(), codec::run(&self.run)));
         }
         self.seconds.save(&mut fields);
+        self.course.save(&mut fields);
         fields
     }
 
@@ -247,6 +251,8 @@ impl Totals {
             self.run = codec::load_run(bytes)?;
         } else if let Some(name) = field.strip_prefix("s:") {
             self.seconds.load(name, bytes)?;
+        } else if let Some(name) = field.strip_prefix("c:") {
+            self.course.load(name, bytes)?;
         }
         Some(())
     }
@@ -266,6 +272,7 @@ impl Totals {
         for (&second, facts) in other.seconds.all() {
             self.seconds.facts_mut(second).merge_partition(facts);
         }
+        self.course.merge(&other.course);
     }
 
     /// What of this is cheap to keep beside a cut: the devices, the newest minute's facts, the clock bounds; no topics, no
@@ -293,6 +300,11 @@ impl Totals {
     /// By second, as far as they are held in memory: all of them after `load`, at least the newest ten minutes later.
     pub fn seconds(&self) -> &BTreeMap<Second, SecondFacts> {
         self.seconds.all()
+    }
+
+    /// Latencies from second to second.
+    pub fn course(&self) -> &Course {
+        &self.course
     }
 }
 

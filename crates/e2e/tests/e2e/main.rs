@@ -11,6 +11,7 @@ mod dashboards;
 mod elasticsearch;
 mod faults;
 mod ledger;
+mod picture;
 mod prometheus;
 mod settings;
 mod signals;

@@ -40,6 +40,7 @@ impl Totals {
             }
             self.mark(second, head, &digest, tally);
         }
+        self.course.record(second, parts);
         for (topic, part) in parts {
             self.apply_receipt_part(second, topic, part);
         }

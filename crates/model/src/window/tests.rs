@@ -200,6 +200,7 @@ fn assert_same(a: &Totals, b: &Totals) {
     assert_eq!(a.topics(), b.topics());
     assert_eq!(a.seconds(), b.seconds());
     assert_eq!(codec::run(a.run()), codec::run(b.run()));
+    assert_eq!(a.course(), b.course());
 }
 
 proptest! {
@@ -273,7 +274,7 @@ proptest! {
     #[test]
     fn any_bytes(mut bytes: Vec<u8>) {
         for _ in 0..2 {
-            for field in ["t:x", "run", "s:5", "s:5:1", "s:9223372036854775807", "s:x", "other"] {
+            for field in ["t:x", "run", "s:5", "s:5:1", "s:9223372036854775807", "s:x", "c:5", "c:-9223372036854775808", "c:x", "other"] {
                 let _ = Totals::load(vec![(field.to_owned(), bytes.clone())]);
             }
             bytes.insert(0, 1);
