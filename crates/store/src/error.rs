@@ -10,7 +10,8 @@ pub enum Error {
     /// The URL cannot be used.
     #[error("use ISOCHRONE_REDIS_URL: {0}")]
     Url(String),
-    /// Unreachable, timed out, or broken off: the call may or may not have happened.
+    /// Unreachable, timed out, broken off, or unable to do it now (loading, memory full, disk or replicas failing, busy): the
+    /// call may or may not have happened.
     #[error("reach the store at {address}: {cause}")]
     Away {
         /// Host and port, without secrets.
@@ -18,7 +19,7 @@ pub enum Error {
         /// What the client said.
         cause: String,
     },
-    /// The server refused: password, permission, memory, a command it lacks.
+    /// The server refused: password, permission, a command it lacks.
     #[error("use the store at {address}: {cause}")]
     Refused {
         /// Host and port, without secrets.

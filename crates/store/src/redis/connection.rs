@@ -28,6 +28,10 @@ use crate::{Error, lease::ANSWER_WITHIN};
 /// For replies that grow with the run.
 const LARGE_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// What a server says that cannot do it now: its memory is full, its disk or its replicas fail it, a script of somebody's
+/// runs. Its connection is as good as before.
+const NOT_NOW: [&str; 4] = ["OOM", "MISCONF", "NOREPLICAS", "BUSY"];
+
 /// What to connect to.
 #[derive(Clone)]
 pub(super) struct Target {
@@ -118,7 +122,8 @@ impl Target {
             ),
             // A certificate does not get better with time.
             ErrorKind::Io => !cause.contains("certificate"),
-            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::Extension => false,
+            ErrorKind::Extension => is_not_now(error),
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => false,
             _ => true,
         };
         if away {
@@ -181,9 +186,9 @@ impl Connection {
         let mut link = self.link().await?;
         match timeout(within, link.send(calls)).await {
             Ok(Ok(answers)) => Ok(answers),
-            Ok(Err(error)) => {
-                let error = self.target.fail(&error);
-                if matches!(error, Error::Away { .. }) {
+            Ok(Err(said)) => {
+                let error = self.target.fail(&said);
+                if matches!(error, Error::Away { .. }) && !is_not_now(&said) {
                     self.hang_up().await;
                 }
                 Err(error)
@@ -269,6 +274,10 @@ async fn send_one(mut connection: ClusterConnection, call: &Call) -> RedisResult
         (Err(error), Some(in_full)) if is_unknown_script(&error) => in_full.query_async(&mut connection).await,
         (answer, _) => answer,
     }
+}
+
+fn is_not_now(error: &RedisError) -> bool {
+    error.code().is_some_and(|code| NOT_NOW.contains(&code))
 }
 
 fn is_unknown_script(error: &RedisError) -> bool {

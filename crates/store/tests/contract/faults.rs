@@ -91,6 +91,53 @@ async fn forgotten_scripts_are_sent_again() {
     assert!(renewals[0].alive && renewals[0].claims.len() == 1);
 }
 
+/// A server that cannot write now, or not answer, says so and is tried again: it is mended without any of us ending.
+#[tokio::test]
+async fn a_server_that_cannot_now_is_away() {
+    let server = Server::start(&["--busy-reply-threshold", "50"]);
+    let fixture = Fixture::new(server.store(), "r", &["a"]).await;
+    let claim = fixture.claim_one(ALICE).await;
+    let samples = flush(1, &claim, 0, 5, 100);
+    let append = || fixture.store.append(&fixture.run, HERE, ALICE, &samples);
+    for (setting, bad, good, word) in [
+        ("maxmemory", "1", "0", "maxmemory"),
+        ("min-replicas-to-write", "1", "0", "replicas"),
+    ] {
+        let _: () = server.ask(&["CONFIG", "SET", setting, bad]).await;
+        let away = append().await.unwrap_err();
+        assert!(
+            matches!(away, Error::Away { .. }) && matches!(away.fate(), Fate::Retry(_)),
+            "{setting}: {away}"
+        );
+        assert!(away.to_string().contains(word), "{away}");
+        let _: () = server.ask(&["CONFIG", "SET", setting, good]).await;
+    }
+    let url = server.url();
+    let endless = tokio::spawn(async move {
+        let mut connection = redis::Client::open(url)
+            .unwrap()
+            .get_multiplexed_async_connection()
+            .await
+            .unwrap();
+        let endless = redis::cmd("EVAL").arg("while true do end").arg(0).clone();
+        endless.query_async::<()>(&mut connection).await
+    });
+    until("the server is busy", || async {
+        match fixture.store.free(&fixture.run).await {
+            Ok(_) => false,
+            Err(error) => {
+                assert!(matches!(error, Error::Away { .. }), "{error}");
+                error.to_string().contains("busy running a script")
+            }
+        }
+    })
+    .await;
+    let _: () = server.ask(&["SCRIPT", "KILL"]).await;
+    endless.abort();
+    assert!(append().await.unwrap().fenced.is_empty());
+    assert_eq!(fixture.topic("a").await.stored, 5);
+}
+
 /// A wrong password is refused for good, and shown to nobody.
 #[tokio::test]
 async fn a_wrong_password_is_refused_and_not_shown() {
