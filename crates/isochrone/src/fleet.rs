@@ -1,15 +1,16 @@
 //! The main job in one process: an embedded broker and store where no real one is named, and the three daemons on them.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, fmt::Display, future::Future, sync::Arc, time::Duration};
 
 use isochrone_daemon::{
-    Context, Health, Metrics, Shared, Stop, chassis,
+    Cause, Context, Health, Metrics, Shared, Stop, chassis,
     clock::discipline,
     page,
     settings::{All, Source},
 };
+use isochrone_model::report::RunFacts;
 use isochrone_store::types::{OpenRun, Role, RunRecord};
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     broker::Broker,
@@ -77,38 +78,133 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         duration: all.producer.duration,
     };
     let watching = tokio::spawn(watching.watch());
-    let measured = tokio::spawn(isochrone_consumer::run(consumer, all.consumer.clone(), None));
-    let plotted = tokio::spawn(isochrone_plotter::run(plotter, all.plotter.clone()));
+    let mut parts = Parts::start(measuring, consumer, plotter, &all);
     let sent = isochrone_producer::run(producer, all.producer.clone(), None);
-    let outcome = tokio::select! {
-        outcome = sent => outcome.map(drop).map_err(Box::<dyn Error>::from),
-        () = sending.aborting() => Ok(()),
-    };
-    let run = if outcome.is_ok() && !sending.is_aborting() {
+    send(sent, &mut parts, &sending).await;
+    let run = if sending.is_finishing() && sending.cause() != Cause::Asked {
+        run
+    } else {
+        let closed = timeout(all.common.drain * 4 + SETTLE, runs::closed(&*store, &run));
         tokio::select! {
-            closed = timeout(all.common.drain * 4 + SETTLE, runs::closed(&*store, &run)) => closed.ok().transpose()?.unwrap_or(run),
+            closed = closed => match closed.ok().transpose() {
+                Ok(closed) => closed.unwrap_or(run),
+                Err(error) => {
+                    sending.fail(error.to_string());
+                    run
+                }
+            },
+            what = parts.failure() => {
+                sending.fail(what);
+                run
+            }
             () = sending.aborting() => run,
         }
-    } else {
-        run
     };
-    measuring.finish();
-    if !sending.is_aborting() {
-        let finish = async { (measured.await, plotted.await) };
-        if let Ok((measured, plotted)) = timeout(all.common.shutdown, finish).await {
-            measured??;
-            plotted??;
+    parts.finish(all.common.shutdown, &sending).await;
+    watching.abort();
+    let facts = gather(&*store, &run, &wanted).await;
+    match sending.cause() {
+        Cause::Asked => Ok(conclude(&facts?, format)),
+        cause => {
+            // What was measured until then is worth having.
+            if let Some(facts) = facts.ok().filter(has_sent) {
+                conclude(&facts, format);
+            }
+            match cause {
+                Cause::Failed(what) => Err(what.into()),
+                Cause::TooSlow => Err(too_slow(all.common.shutdown).into()),
+                Cause::Interrupted | Cause::Asked => Ok(chassis::INTERRUPTED),
+            }
         }
     }
-    watching.abort();
-    outcome?;
-    let facts = gather(&*store, &run, &wanted).await?;
-    let code = conclude(&facts, format);
-    Ok(if sending.is_aborting() {
-        chassis::INTERRUPTED
-    } else {
-        code
-    })
+}
+
+/// Sends until the devices are done, or until something fails: then they finish early, and `sending` has the cause.
+async fn send<T, E: Display>(sent: impl Future<Output = Result<T, E>>, parts: &mut Parts, sending: &Stop) {
+    let mut sent = Box::pin(sent);
+    let outcome = tokio::select! {
+        outcome = &mut sent => outcome,
+        what = parts.failure() => {
+            sending.fail(what);
+            tokio::select! {
+                outcome = &mut sent => outcome,
+                () = sending.aborting() => return,
+            }
+        }
+        () = sending.aborting() => return,
+    };
+    if let Err(error) = outcome {
+        sending.fail(error.to_string());
+    }
+}
+
+fn has_sent(facts: &RunFacts) -> bool {
+    facts.devices.iter().any(|(_, row)| row.sent > 0)
+}
+
+fn too_slow(shutdown: Duration) -> String {
+    format!("finish within ISOCHRONE_SHUTDOWN={shutdown:?}; what was under way is dropped")
+}
+
+/// What measures: consumer and plotter. Dropped, they end.
+struct Parts {
+    measuring: Stop,
+    running: JoinSet<Result<(), String>>,
+}
+
+impl Parts {
+    fn start(measuring: Stop, consumer: Context, plotter: Context, all: &All) -> Parts {
+        let mut running = JoinSet::new();
+        let (of_consumer, of_plotter) = (all.consumer.clone(), all.plotter.clone());
+        running.spawn(async move {
+            let ended = isochrone_consumer::run(consumer, of_consumer, None).await;
+            ended.map(drop).map_err(|error| error.to_string())
+        });
+        running.spawn(async move {
+            let ended = isochrone_plotter::run(plotter, of_plotter).await;
+            ended.map_err(|error| error.to_string())
+        });
+        Parts { measuring, running }
+    }
+
+    /// What the next one to fail says, fitting after "failed to"; `None` when the others have ended as they should.
+    async fn next_failure(&mut self) -> Option<String> {
+        while let Some(ended) = self.running.join_next().await {
+            match (ended, self.measuring.cause()) {
+                (Err(error), _) => return Some(format!("keep consumer and plotter running: {error}")),
+                (Ok(Err(what)), _) | (Ok(Ok(())), Cause::Failed(what)) => return Some(what),
+                // Told to, or the run is closed.
+                (Ok(Ok(())), _) => {}
+            }
+        }
+        None
+    }
+
+    /// The same while nothing is to end; does not return otherwise.
+    async fn failure(&mut self) -> String {
+        match self.next_failure().await {
+            Some(what) => what,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Lets them write what they have. What goes wrong is left in `sending`.
+    async fn finish(&mut self, shutdown: Duration, sending: &Stop) {
+        self.measuring.finish();
+        let finish = async {
+            while let Some(what) = self.next_failure().await {
+                sending.fail(what);
+            }
+        };
+        tokio::select! {
+            ended = timeout(shutdown, finish) => {
+                if ended.is_err() {
+                    sending.fail(too_slow(shutdown));
+                }
+            }
+            () = sending.aborting() => {}
+        }
+    }
 }
 
 fn banner(all: &All, run: &RunRecord, embedded: bool) {

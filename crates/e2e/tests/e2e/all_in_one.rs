@@ -6,6 +6,7 @@ use isochrone_e2e::{
     daemon::command,
     process::Process,
     report::{assert_whole, ledger, read},
+    servers::Mosquitto,
 };
 use rustix::process::Signal;
 
@@ -128,6 +129,59 @@ fn a_signal_ends_the_run_in_order() {
         assert_eq!(process.exit_code(Duration::from_secs(30)), 0);
         let report: serde_json::Value = serde_json::from_str(&process.stdout()).expect("a report");
         assert_whole(&report);
+    }
+}
+
+/// A part that cannot work ends the run at once, with the cause; nobody sends for a minute what nobody plots.
+#[test]
+fn a_part_that_fails_ends_the_run() {
+    let begun = isochrone_e2e::wait::now();
+    let output = isochrone(&[
+        "--devices",
+        "2",
+        "--rate",
+        "10",
+        "--duration",
+        "60s",
+        "--otlp-endpoint",
+        "http://127.0.0.1:9",
+        "--otlp-headers",
+        "x=%0A",
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("failed to") && said.contains("ISOCHRONE_OTLP_HEADERS"),
+        "{said}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// What does not finish within ISOCHRONE_SHUTDOWN is a failure; what is interrupted twice is 130.
+#[test]
+fn a_run_that_does_not_finish_says_why() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    for (shutdown, signals, expected) in [("500ms", 1, 1), ("30s", 2, 130)] {
+        let mut mosquitto = Mosquitto::start();
+        let broker = mosquitto.url();
+        let mut run = command("isochrone", &[("ISOCHRONE_BROKER", broker.as_str())]);
+        run.args(["--devices", "2", "--rate", "100", "--qos", "1", "--drain", "20s"]);
+        run.args(["--duration", "60s", "--log", "info", "--shutdown", shutdown]);
+        let mut process = Process::start(&format!("isochrone-{expected}"), run, folder.path());
+        let soon = Duration::from_secs(20);
+        isochrone_e2e::wait::until("the run to be under way", soon, || process.stderr().contains("msg/s"));
+        // Acknowledgements stay away: there is something to wait for.
+        mosquitto.process().signal(Signal::STOP);
+        for _ in 0..signals {
+            process.signal(Signal::TERM);
+            isochrone_e2e::wait::until("a signal to be heard", soon, || {
+                process.stderr().contains("told to stop")
+            });
+        }
+        assert_eq!(process.exit_code(soon), expected, "{}", process.stderr());
+        let slow = process.stderr().contains("ISOCHRONE_SHUTDOWN=500ms");
+        assert_eq!(slow, expected == 1, "{}", process.stderr());
+        mosquitto.process().signal(Signal::CONT);
     }
 }
 
