@@ -23,7 +23,7 @@ pub enum Error {
         /// How long it wants to be left alone, if it said so.
         after: Option<Duration>,
     },
-    /// It does not let us in, or not do this: someone must give us the right, then it goes on.
+    /// It does not let us in, not do this, or is elsewhere: someone must give us the right or mend a setting, then it goes on.
     #[error("write to {address}: {cause}")]
     Denied {
         /// Where, without secrets.

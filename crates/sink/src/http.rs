@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt::Write as _, io::Write as _, path::PathB
 use flate2::{Compression, write::GzEncoder};
 use reqwest::{
     Certificate, Client, Response,
-    header::{DATE, HeaderMap, RETRY_AFTER},
+    header::{DATE, HeaderMap, LOCATION, RETRY_AFTER},
 };
 
 /// A connection that cannot be made in this time counts as away; the runner's own deadline covers the rest.
@@ -85,16 +85,32 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     date(text)?.duration_since(now).ok()
 }
 
-/// What a failed answer says, shortened to one line.
+/// What a failed answer says, shortened to one line; of a redirect also where it leads.
 pub async fn excerpt(answer: Response) -> String {
     let status = answer.status();
+    let place = location(answer.headers()).filter(|_| status.is_redirection());
     let text = answer.text().await.unwrap_or_default();
     let mut line = status.to_string();
+    if let Some(place) = place {
+        let _ = write!(line, " to {place}");
+    }
     let words: Vec<_> = text.split_whitespace().collect();
     if !words.is_empty() {
         let _ = write!(line, ": {}", words.join(" ").chars().take(EXCERPT).collect::<String>());
     }
     line
+}
+
+/// Where a redirect leads, without what may be secret in it: user, query, fragment.
+fn location(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(LOCATION)?.to_str().ok()?;
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Some(text.to_owned());
+    };
+    let host = rest.find('/').unwrap_or(rest.len());
+    let user = rest[..host].rfind('@').map_or(0, |at| at + 1);
+    Some(format!("{scheme}://{}", &rest[user..]))
 }
 
 /// An error with its causes, without the address (the caller has it, without secrets).
@@ -141,5 +157,20 @@ mod tests {
         let date = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(retry_after(&headers(&[at, date])), Some(seconds(13)));
         assert_eq!(retry_after(&headers(&[(RETRY_AFTER, "soon")])), None);
+    }
+
+    /// A redirect's place is told without user, query and fragment.
+    #[test]
+    fn places() {
+        for (header, told) in [
+            ("https://h:8086/write?u=me&p=s3cret#x", "https://h:8086/write"),
+            ("https://me:s3cret@h/write", "https://h/write"),
+            ("https://me:s3cret@h", "https://h"),
+            ("/login?token=s3cret", "/login"),
+        ] {
+            let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(header))]);
+            assert_eq!(location(&headers).as_deref(), Some(told));
+        }
+        assert_eq!(location(&HeaderMap::new()), None);
     }
 }

@@ -188,10 +188,9 @@ impl InfluxDb {
     /// What needs a person is tried again, and the store keeps what waits; what the server will never take is set aside.
     fn error(&self, status: StatusCode, cause: String, after: Option<std::time::Duration>) -> Error {
         let address = self.address.to_string();
-        let see = |settings: &str| Error::Busy {
+        let see = |settings: &str| Error::Denied {
             address: address.clone(),
             cause: format!("{cause} (see {settings})"),
-            after: None,
         };
         match (status, &self.config.api) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Api::V1 { .. }) => {
@@ -204,6 +203,8 @@ impl InfluxDb {
             (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, Api::V2 { .. }) => {
                 see("ISOCHRONE_INFLUXDB_BUCKET, ISOCHRONE_INFLUXDB_ORG and ISOCHRONE_INFLUXDB_URL")
             }
+            // Not followed: the setting must say where.
+            (status, _) if status.is_redirection() => see("ISOCHRONE_INFLUXDB_URL"),
             (status, _) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Error::Busy { address, cause, after }
             }

@@ -118,6 +118,8 @@ impl Client {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.refused("ISOCHRONE_OTLP_HEADERS", &cause),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => self.refused("ISOCHRONE_OTLP_ENDPOINT", &cause),
+            // Not followed: the setting must say where.
+            _ if status.is_redirection() => self.refused("ISOCHRONE_OTLP_ENDPOINT", &cause),
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
@@ -160,10 +162,9 @@ impl Client {
 
     /// Somebody must mend a setting; until then the store keeps what waits.
     fn refused(&self, setting: &str, cause: &str) -> Error {
-        Error::Busy {
+        Error::Denied {
             address: self.address.clone(),
             cause: format!("{cause} (see {setting})"),
-            after: None,
         }
     }
 }

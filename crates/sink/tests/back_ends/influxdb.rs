@@ -145,7 +145,7 @@ async fn answers_have_fates() {
     let missing = v1(&server.url(), "elsewhere");
     let mut story = Story::new(&missing, "r1", 1);
     let error = story.deliver(recent(), &[("a", &[1])]).await.unwrap_err();
-    assert!(matches!(error, Error::Busy { .. }), "{error}");
+    assert!(matches!(error, Error::Denied { .. }), "{error}");
     let text = error.to_string();
     assert!(
         text.contains("elsewhere") && text.contains("ISOCHRONE_INFLUXDB_DATABASE"),
@@ -157,23 +157,33 @@ async fn answers_have_fates() {
         ("503 Service Unavailable\r\n", b"{\"error\":\"later\"}".to_vec()),
         ("401 Unauthorized\r\n", Vec::new()),
         ("413 Payload Too Large\r\n", Vec::new()),
+        (
+            "302 Found\r\nLocation: https://me:s3cret@elsewhere.example/api/v2/write\r\n",
+            Vec::new(),
+        ),
     ])
     .await;
     let sink = v2(&scripted.url);
     let mut story = Story::new(&sink, "r1", 1);
     let cut = [story.cut(recent(), &[("a", &[1, 2])])];
     let mut errors = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         errors.push(sink.deliver(&cut).await.unwrap_err());
     }
     assert!(matches!(errors[0], Error::Busy { after: Some(after), .. } if after == Duration::from_secs(3)));
     assert!(matches!(errors[1], Error::Busy { after: None, .. }));
     let text = errors[2].to_string();
     assert!(
-        matches!(errors[2], Error::Busy { .. }) && text.ends_with("(see ISOCHRONE_INFLUXDB_TOKEN)"),
+        matches!(errors[2], Error::Denied { .. }) && text.ends_with("(see ISOCHRONE_INFLUXDB_TOKEN)"),
         "{text}"
     );
     assert!(matches!(errors[3], Error::Poison { .. }));
+    let moved = errors[4].to_string();
+    assert!(
+        matches!(errors[4], Error::Denied { .. })
+            && moved.ends_with("302 Found to https://elsewhere.example/api/v2/write (see ISOCHRONE_INFLUXDB_URL)"),
+        "{moved}"
+    );
     let all: String = errors.iter().map(Error::to_string).collect();
     assert!(!all.contains("s3cret"), "{all}");
     let heads: Vec<_> = scripted.requests().into_iter().map(|(head, _)| head).collect();

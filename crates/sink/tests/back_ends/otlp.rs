@@ -228,6 +228,10 @@ async fn answers_have_fates() {
         ("500 Internal Server Error\r\n", Vec::new()),
         ("401 Unauthorized\r\n", Vec::new()),
         ("404 Not Found\r\n", Vec::new()),
+        (
+            "308 Permanent Redirect\r\nLocation: https://elsewhere.example/v1/metrics?token=s3cret\r\n",
+            Vec::new(),
+        ),
         ("200 OK\r\n", partial.encode_to_vec()),
     ])
     .await;
@@ -235,7 +239,7 @@ async fn answers_have_fates() {
     let mut story = Story::new(&sink, "r1", 1);
     let cut = [story.cut(recent(), &[("a", &[1, 2])])];
     let mut errors = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..7 {
         errors.push(sink.deliver(&cut).await.unwrap_err());
     }
     let text: Vec<_> = errors.iter().map(Error::to_string).collect();
@@ -246,13 +250,16 @@ async fn answers_have_fates() {
     assert_eq!(text[2], format!("write to {address}: 400 Bad Request: bad point"));
     assert!(matches!(errors[3], Error::Poison { .. }));
     assert!(
-        matches!(errors[4], Error::Busy { .. }) && text[4].ends_with("(see ISOCHRONE_OTLP_HEADERS)"),
+        matches!(errors[4], Error::Denied { .. }) && text[4].ends_with("(see ISOCHRONE_OTLP_HEADERS)"),
         "{text:?}"
     );
     assert!(
-        matches!(errors[5], Error::Busy { .. }) && text[5].ends_with("(see ISOCHRONE_OTLP_ENDPOINT)"),
+        matches!(errors[5], Error::Denied { .. }) && text[5].ends_with("(see ISOCHRONE_OTLP_ENDPOINT)"),
         "{text:?}"
     );
+    assert!(matches!(errors[6], Error::Denied { .. }));
+    let moved = "308 Permanent Redirect to https://elsewhere.example/v1/metrics (see ISOCHRONE_OTLP_ENDPOINT)";
+    assert_eq!(text[6], format!("write to {address}: {moved}"));
     assert!(!text.concat().contains("s3cret"));
     let deliveries = sink.deliver(&cut).await.unwrap();
     assert_eq!(deliveries, [cut[0].set_aside()]);
