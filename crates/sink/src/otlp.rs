@@ -223,9 +223,9 @@ impl Otlp {
             // The plotter offers single cuts only then.
             return None;
         }
-        let mut partitions = self.partitions();
+        let partitions = self.partitions();
         let safe = batch.iter().filter_map(|cut| {
-            let held = partitions.get_mut(&(cut.run.clone(), cut.partition))?;
+            let held = partitions.get(&(cut.run.clone(), cut.partition))?;
             held.safe_at(cut, self.hold_back)
         });
         safe.max()
@@ -253,10 +253,12 @@ impl Sink for Otlp {
         let mut partitions = self.partitions();
         let named: usize = partitions.values().map(|held| held.topics.named()).sum();
         let room = self.topics.saturating_sub(named);
-        partitions
-            .entry((run.clone(), partition))
-            .or_default()
-            .keep(second, totals, room)
+        let held = partitions.entry((run.clone(), partition)).or_default();
+        // Single cuts are offered only when they are safe; nobody would ask for them.
+        if self.temporality == Temporality::Cumulative {
+            held.store(second, Instant::now(), self.hold_back);
+        }
+        held.keep(second, totals, room)
     }
 
     async fn deliver(&self, batch: &[Arc<Cut>]) -> Result<Vec<Delivery>, Error> {

@@ -45,7 +45,7 @@ pub struct Held {
     fresh: bool,
     /// By cut: a batch that comes again has the times it had.
     given: BTreeMap<u64, Interval>,
-    /// When cuts were stored, by their seconds, oldest first.
+    /// When cuts were stored that the store may still lose, by their seconds, oldest first.
     stored: VecDeque<(Second, Instant)>,
 }
 
@@ -71,6 +71,14 @@ impl Held {
         held
     }
 
+    /// The cut of that second is about to be stored, where it may be lost for as long as `memory`.
+    pub fn store(&mut self, second: Second, now: Instant, memory: Duration) {
+        while self.stored.front().is_some_and(|(_, stored)| *stored + memory <= now) {
+            self.stored.pop_front();
+        }
+        self.stored.push_back((second, now));
+    }
+
     /// What to store with the cut of that second; topics may take `room` more names.
     pub fn keep(&mut self, second: Second, totals: &Totals, room: usize) -> Vec<(String, Vec<u8>)> {
         let mut fields = Vec::new();
@@ -92,7 +100,6 @@ impl Held {
             .get_or_insert_with(|| first(totals).unwrap_or(second).start().0);
         self.latest = end(second).max(self.latest + STEP_NS);
         self.fresh = true;
-        self.stored.push_back((second, Instant::now()));
         let times = [start.to_be_bytes(), self.latest.to_be_bytes()].concat();
         fields.push((TIMES.to_owned(), times));
         fields
@@ -126,12 +133,10 @@ impl Held {
         self.give(cut.number, Interval { start, end })
     }
 
-    /// From when on the store can no longer lose the cut, which it may for as long as `memory`.
-    pub fn safe_at(&mut self, cut: &Cut, memory: Duration) -> Option<Instant> {
-        while self.stored.get(1).is_some_and(|(second, _)| *second <= cut.second) {
-            self.stored.pop_front();
-        }
-        self.stored.front().map(|(_, stored)| *stored + memory)
+    /// From when on the store can no longer lose the cut, which it may for as long as `memory`; `None`: it no longer can.
+    pub fn safe_at(&self, cut: &Cut, memory: Duration) -> Option<Instant> {
+        let stored = self.stored.iter().rev().find(|(second, _)| *second <= cut.second)?;
+        Some(stored.1 + memory)
     }
 
     fn give(&mut self, cut: u64, interval: Interval) -> Interval {
@@ -173,5 +178,20 @@ fn system(url: &str) -> &str {
         "mqtt" | "mqtts" | "ws" | "wss" | "" => "mqtt",
         "amqp" | "amqps" => "amqp",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the store can no longer lose is forgotten, however long nothing is delivered.
+    #[test]
+    fn what_is_safe_is_forgotten() {
+        let (mut held, begun, memory) = (Held::default(), Instant::now(), Duration::from_secs(2));
+        for second in 0..1_000 {
+            held.store(Second(second), begun + Duration::from_secs(second as u64), memory);
+            assert!(held.stored.len() <= 2, "{}", held.stored.len());
+        }
     }
 }
