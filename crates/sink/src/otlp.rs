@@ -93,15 +93,19 @@ pub struct Otlp {
     rejected: AtomicU64,
 }
 
-/// How far a batch has come, for when it comes again.
+/// How far a batch has come, for when it comes again, whole or in pieces.
 #[derive(Default)]
 struct Progress {
     /// Run, partition and number of its cuts.
     batch: Vec<(RunName, Partition, u64)>,
     /// How many of its requests were answered.
     answered: usize,
+    /// All of them were.
+    complete: bool,
     /// Of which instances points were refused.
     refused: BTreeSet<String>,
+    /// What the receiver last said about that.
+    message: String,
 }
 
 impl Otlp {
@@ -165,15 +169,20 @@ impl Otlp {
                 .collect(),
             bound_ns: cut.totals.run().bound_ns(),
             verdicts: held.verdicts(cut.totals.seconds()),
+            alone: held.refused,
         })
+    }
+
+    /// What was already said of all these cuts: the instances of which points were refused.
+    fn said(&self, batch: &[Arc<Cut>]) -> Option<BTreeSet<String>> {
+        let progress = self.progress();
+        let is_known = |cut: &Arc<Cut>| progress.batch.contains(&identity(cut));
+        (progress.complete && batch.iter().all(is_known)).then(|| progress.refused.clone())
     }
 
     /// Sends what is not there yet; the instances of which points were refused.
     async fn send(&self, batch: &[Arc<Cut>], subjects: &[Subject<'_>]) -> Result<BTreeSet<String>, Error> {
-        let batch: Vec<_> = batch
-            .iter()
-            .map(|cut| (cut.run.clone(), cut.partition, cut.number))
-            .collect();
+        let batch: Vec<_> = batch.iter().map(identity).collect();
         let answered = {
             let mut progress = self.progress();
             if progress.batch != batch {
@@ -190,14 +199,17 @@ impl Otlp {
         {
             let about: Vec<_> = request.resource_metrics.iter().filter_map(points::instance).collect();
             let answer = self.client.export(request).await?;
-            let refused = answer.partial_success.is_some_and(|partial| self.note(&partial));
+            let refused = answer.partial_success.filter(|partial| self.note(partial));
             let mut progress = self.progress();
             progress.answered += 1;
-            if refused {
+            if let Some(partial) = refused {
                 progress.refused.extend(about);
+                progress.message = partial.error_message;
             }
         }
-        Ok(std::mem::take(&mut *self.progress()).refused)
+        let mut progress = self.progress();
+        progress.complete = true;
+        Ok(progress.refused.clone())
     }
 
     /// Counts refused points; whether there were any (without them the message is a warning of the receiver's).
@@ -262,18 +274,36 @@ impl Sink for Otlp {
     }
 
     async fn deliver(&self, batch: &[Arc<Cut>]) -> Result<Vec<Delivery>, Error> {
-        if let Some(safe) = self.safe_at(batch) {
-            sleep_until(safe).await;
-        }
-        let subjects: Vec<_> = batch.iter().filter_map(|cut| self.subject(cut)).collect();
-        let refused = self.send(batch, &subjects).await?;
+        let refused = match self.said(batch) {
+            Some(refused) => refused,
+            None => {
+                if let Some(safe) = self.safe_at(batch) {
+                    sleep_until(safe).await;
+                }
+                let subjects: Vec<_> = batch.iter().filter_map(|cut| self.subject(cut)).collect();
+                self.send(batch, &subjects).await?
+            }
+        };
+        let is_refused = |cut: &Cut| refused.contains(&points::instance_id(&cut.run, cut.partition));
         let mut partitions = self.partitions();
+        for cut in batch {
+            if let Some(held) = partitions.get_mut(&(cut.run.clone(), cut.partition)) {
+                held.refused = is_refused(cut);
+            }
+        }
+        // The runner finds by halving which of them it is; what is known of a batch is known of its pieces.
+        if self.temporality == Temporality::Cumulative && batch.iter().any(|cut| is_refused(cut)) {
+            return Err(Error::Poison {
+                address: self.client.address().to_owned(),
+                cause: format!("points of running totals were refused: {}", self.progress().message),
+            });
+        }
         let deliveries = batch.iter().map(|cut| {
             if let Some(held) = partitions.get_mut(&(cut.run.clone(), cut.partition)) {
                 held.delivered(cut.number);
             }
-            // The receiver does not say which points: that all went out is not known of any of them.
-            if refused.contains(&points::instance_id(&cut.run, cut.partition)) {
+            // That all of it went out is not known.
+            if is_refused(cut) {
                 cut.set_aside()
             } else {
                 cut.delivered()
@@ -284,7 +314,16 @@ impl Sink for Otlp {
 
     fn depart(&self, run: &RunName, partition: Partition, _: Departure) {
         self.partitions().remove(&(run.clone(), partition));
+        // Whoever takes it next may count its cuts anew.
+        let mut progress = self.progress();
+        if progress.complete {
+            *progress = Progress::default();
+        }
     }
+}
+
+fn identity(cut: &Arc<Cut>) -> (RunName, Partition, u64) {
+    (cut.run.clone(), cut.partition, cut.number)
 }
 
 /// What one cut adds, counted as the totals are.

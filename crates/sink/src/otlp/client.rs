@@ -88,6 +88,11 @@ impl Client {
         }
     }
 
+    /// Where it sends to, without secrets.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     async fn post(
         &self,
         client: &reqwest::Client,

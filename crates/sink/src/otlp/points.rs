@@ -36,6 +36,8 @@ pub struct Subject<'a> {
     pub bound_ns: u64,
     /// Seconds so far by their verdict.
     pub verdicts: Vec<(&'static str, u64)>,
+    /// It shares no request with others: of one that it was in, points were refused, and nobody says whose.
+    pub alone: bool,
 }
 
 /// What a point is about, in nanoseconds since the Unix epoch.
@@ -55,7 +57,13 @@ pub fn requests(subjects: &[Subject<'_>], temporality: Temporality, limit: usize
         size: 0,
     };
     for subject in subjects {
+        if subject.alone {
+            builder.flush();
+        }
         builder.add(subject, limit);
+        if subject.alone {
+            builder.flush();
+        }
     }
     builder.flush();
     builder.requests

@@ -31,6 +31,8 @@ const STEP_NS: i64 = 1_000_000;
 #[derive(Default)]
 pub struct Held {
     pub topics: Topics,
+    /// Points of it, or of another that was in the same request, were refused.
+    pub refused: bool,
     verdicts: Verdicts,
     system: Option<String>,
     /// Start of the first second.

@@ -272,6 +272,45 @@ async fn answers_have_fates() {
     );
 }
 
+/// Running totals of which points were refused did not go out, and neither is known to have that shared a request: nothing is
+/// sent again, the next total of each goes alone, and the ledger says exported when one was taken whole.
+#[tokio::test]
+async fn refused_points_of_running_totals() {
+    let partial = ExportMetricsServiceResponse {
+        partial_success: Some(ExportMetricsPartialSuccess {
+            rejected_data_points: 3,
+            error_message: "too old".to_owned(),
+        }),
+    };
+    let refusal = || ("200 OK\r\n", partial.encode_to_vec());
+    let server = Scripted::start(vec![refusal(), ("200 OK\r\n", Vec::new()), refusal()]).await;
+    let sink = sink(&server.url, Protocol::Http, Temporality::Cumulative);
+    let (mut first, mut second) = (Story::new(&sink, "r1", 1), Story::new(&sink, "r1", 2));
+    let mut batch = |at: i64| [first.cut(at, &[("a", &[1])]), second.cut(at, &[("b", &[2])])];
+    let at = recent();
+    let both = batch(at);
+    let error = sink.deliver(&both).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Poison { .. }) && error.to_string().contains("too old"),
+        "{error}"
+    );
+    // As the runner halves it.
+    for piece in [&both[..1], &both[1..]] {
+        assert!(matches!(sink.deliver(piece).await, Err(Error::Poison { .. })));
+    }
+    assert_eq!((server.requests().len(), sink.rejected_points()), (1, 3));
+
+    let next = batch(at + 1);
+    assert!(matches!(sink.deliver(&next).await, Err(Error::Poison { .. })));
+    assert_eq!(sink.deliver(&next[..1]).await.unwrap(), [next[0].delivered()]);
+    assert!(matches!(sink.deliver(&next[1..]).await, Err(Error::Poison { .. })));
+    assert_eq!((server.requests().len(), sink.rejected_points()), (3, 6));
+
+    let last = batch(at + 2);
+    assert_eq!(sink.deliver(&last).await.unwrap().len(), 2);
+    assert_eq!(sink.rejected_points(), 6);
+}
+
 /// Nobody there, or one who speaks another protocol: one line that names the setting, to be tried again.
 #[tokio::test]
 async fn nobody_there() {
