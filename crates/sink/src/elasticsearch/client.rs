@@ -7,14 +7,14 @@ use elasticsearch::{
     cert::{Certificate, CertificateValidation},
     http::{
         Method,
-        headers::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
+        headers::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue},
         transport::{SingleNodeConnectionPool, Transport, TransportBuilder},
     },
 };
 use url::Url;
 
 use super::answer::request_error;
-use crate::Error;
+use crate::{Error, http::retry_after};
 
 /// The type of single objects. Without a version: servers of every version and OpenSearch, which refuses others, take it.
 pub const OBJECT: &str = "application/json";
@@ -126,13 +126,7 @@ impl Client {
             .send(method, path, headers, None::<&()>, body, Some(patience));
         let response = call.await.map_err(away)?;
         let status = response.status_code().as_u16();
-        let seconds = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok());
-        let after = seconds
-            .and_then(|text| text.trim().parse().ok())
-            .map(Duration::from_secs);
+        let after = retry_after(response.headers());
         let body = response.bytes().await.map_err(away)?.to_vec();
         Ok(Answer { status, body, after })
     }
