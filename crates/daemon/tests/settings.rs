@@ -95,6 +95,16 @@ fn each_setting_says_what_is_valid() {
             "ISOCHRONE_LEASE is \"100ms\": must be a duration from 1s to 1h",
         ),
         (
+            "keys that may go while a lease still holds",
+            &[("ISOCHRONE_KEEP", "60s"), ("ISOCHRONE_LEASE", "30s")],
+            "ISOCHRONE_KEEP is 60s: must be at least 4 times ISOCHRONE_LEASE, 120s with ISOCHRONE_LEASE=30s",
+        ),
+        (
+            "keys that outlive their leases",
+            &[("ISOCHRONE_KEEP", "2m"), ("ISOCHRONE_LEASE", "30s")],
+            "",
+        ),
+        (
             "a run name with a blank",
             &[("ISOCHRONE_RUN", "my run")],
             "ISOCHRONE_RUN is \"my run\": must be 1 to 128 of the characters A-Z a-z 0-9 . _ -",
@@ -321,6 +331,55 @@ fn elasticsearch_settings_go_together() {
             "{variables:?}: {said}"
         );
         assert!(!said.contains("012345"), "{variables:?}: {said}");
+    }
+}
+
+/// What belongs to a back end needs its address, and a CA needs TLS; no secret is told.
+#[test]
+fn back_ends_need_their_address() {
+    const OTLP: (&str, &str) = ("ISOCHRONE_OTLP_ENDPOINT", "http://localhost:4318");
+    const HEADERS: (&str, &str) = ("ISOCHRONE_OTLP_HEADERS", "authorization=012345");
+    const INFLUXDB: (&str, &str) = ("ISOCHRONE_INFLUXDB_URL", "http://localhost:8086");
+    const BUCKET: (&str, &str) = ("ISOCHRONE_INFLUXDB_BUCKET", "b");
+    const TOKEN: (&str, &str) = ("ISOCHRONE_INFLUXDB_TOKEN", "012345");
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (&[OTLP, HEADERS], ""),
+        (
+            &[HEADERS],
+            "ISOCHRONE_OTLP_ENDPOINT is not set: must be set when ISOCHRONE_OTLP_HEADERS is set",
+        ),
+        (
+            &[("ISOCHRONE_OTLP_CA", "/dev/null")],
+            "ISOCHRONE_OTLP_ENDPOINT is not set: must be set when ISOCHRONE_OTLP_CA is set",
+        ),
+        (
+            &[OTLP, ("ISOCHRONE_OTLP_CA", "/dev/null")],
+            "ISOCHRONE_OTLP_CA is set: ISOCHRONE_OTLP_ENDPOINT must begin with https://",
+        ),
+        (&[INFLUXDB, BUCKET, TOKEN], ""),
+        (
+            &[BUCKET, TOKEN, ("ISOCHRONE_INFLUXDB_ORG", "o")],
+            "ISOCHRONE_INFLUXDB_URL is not set: must be set when ISOCHRONE_INFLUXDB_ORG is set",
+        ),
+        (
+            &[
+                ("ISOCHRONE_INFLUXDB_USERNAME", "u"),
+                ("ISOCHRONE_INFLUXDB_PASSWORD", "012345"),
+            ],
+            "ISOCHRONE_INFLUXDB_URL is not set: must be set when ISOCHRONE_INFLUXDB_PASSWORD is set",
+        ),
+        (
+            &[INFLUXDB, ("ISOCHRONE_INFLUXDB_CA", "/dev/null")],
+            "ISOCHRONE_INFLUXDB_CA is set: ISOCHRONE_INFLUXDB_URL must begin with https://",
+        ),
+    ];
+    for (variables, expected) in cases {
+        let said = lines::<PlotterSettings>(variables);
+        assert!(
+            said.is_empty() == expected.is_empty() && (said.is_empty() || said.iter().any(|line| line == expected)),
+            "{variables:?}: {said:#?}"
+        );
+        assert!(!said.concat().contains("012345"), "{variables:?}: {said:#?}");
     }
 }
 

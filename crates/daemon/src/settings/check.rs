@@ -14,6 +14,10 @@ const IN_FLIGHT: usize = 1_000;
 /// The same where the broker takes few and cannot say so: mosquitto's `max_inflight_messages`.
 const IN_FLIGHT_UNANNOUNCED: usize = 20;
 
+/// Leases that a run's keys outlive their last renewal by, at the least: a takeover takes one and a tenth, and the store may be
+/// away in between.
+const KEEP_LEASES: u32 = 4;
+
 /// Collects findings; one about a variable that already has a problem is left out, for its value is not the user's.
 pub struct Findings<'a> {
     problems: &'a mut Vec<Problem>,
@@ -52,6 +56,16 @@ pub fn common(common: &Common, findings: &mut Findings<'_>) {
         findings.add(
             &["ISOCHRONE_REDIS_URL"],
             "ISOCHRONE_REDIS_URL has several addresses: memory: must stand alone".to_owned(),
+        );
+    }
+    let (keep, lease) = (common.keep, common.lease);
+    if keep < lease * KEEP_LEASES {
+        findings.add(
+            &["ISOCHRONE_KEEP", "ISOCHRONE_LEASE"],
+            format!(
+                "ISOCHRONE_KEEP is {keep:?}: must be at least {KEEP_LEASES} times ISOCHRONE_LEASE, {:?} with ISOCHRONE_LEASE={lease:?}",
+                lease * KEEP_LEASES
+            ),
         );
     }
 }
@@ -147,19 +161,18 @@ pub fn consumer(settings: &ConsumerSettings, _common: &Common, findings: &mut Fi
 
 pub fn plotter(settings: &PlotterSettings, _common: &Common, findings: &mut Findings<'_>) {
     elasticsearch(settings, findings);
-    otlp_and_influxdb(settings, findings);
+    otlp(settings, findings);
+    influxdb(settings, findings);
 }
 
 fn elasticsearch(settings: &PlotterSettings, findings: &mut Findings<'_>) {
-    const URL: &str = "ISOCHRONE_ELASTICSEARCH_URL";
     const USERNAME: &str = "ISOCHRONE_ELASTICSEARCH_USERNAME";
     const PASSWORD: &str = "ISOCHRONE_ELASTICSEARCH_PASSWORD";
     const API_KEY: &str = "ISOCHRONE_ELASTICSEARCH_API_KEY";
     const CA: &str = "ISOCHRONE_ELASTICSEARCH_CA";
-    let both = |present: &str, lacking: &str| format!("{lacking} is not set: must be set when {present} is set");
     match (&settings.elasticsearch_username, &settings.elasticsearch_password) {
-        (Some(_), None) => findings.add(&[PASSWORD, USERNAME], both(USERNAME, PASSWORD)),
-        (None, Some(_)) => findings.add(&[USERNAME, PASSWORD], both(PASSWORD, USERNAME)),
+        (Some(_), None) => findings.add(&[PASSWORD, USERNAME], needed(USERNAME, PASSWORD)),
+        (None, Some(_)) => findings.add(&[USERNAME, PASSWORD], needed(PASSWORD, USERNAME)),
         _ => {}
     }
     if settings.elasticsearch_api_key.is_some() && settings.elasticsearch_username.is_some() {
@@ -168,74 +181,103 @@ fn elasticsearch(settings: &PlotterSettings, findings: &mut Findings<'_>) {
             format!("{API_KEY} and {USERNAME} are both set: must be one of them"),
         );
     }
-    if let Some(path) = &settings.elasticsearch_ca {
-        readable(CA, path, findings);
-    }
-    let present = [
+    let others = [
         (USERNAME, settings.elasticsearch_username.is_some()),
         (API_KEY, settings.elasticsearch_api_key.is_some()),
-        (CA, settings.elasticsearch_ca.is_some()),
         (
             "ISOCHRONE_ELASTICSEARCH_RETENTION",
             settings.elasticsearch_retention.is_some(),
         ),
     ];
-    match &settings.elasticsearch_url {
-        None => {
-            for (present, _) in present.into_iter().filter(|(_, is_set)| *is_set) {
-                findings.add(&[URL, present], both(present, URL));
-            }
-        }
-        Some(url) => {
-            if settings.elasticsearch_ca.is_some() && !url.starts_with("https:") {
-                findings.add(&[CA, URL], format!("{CA} is set: {URL} must begin with https://"));
-            }
-        }
-    }
+    let place = Place {
+        address: ("ISOCHRONE_ELASTICSEARCH_URL", settings.elasticsearch_url.as_deref()),
+        ca: (CA, settings.elasticsearch_ca.as_deref()),
+        others: &others,
+    };
+    place.check(findings);
 }
 
-fn otlp_and_influxdb(settings: &PlotterSettings, findings: &mut Findings<'_>) {
-    for (variable, path) in [
-        ("ISOCHRONE_OTLP_CA", &settings.otlp_ca),
-        ("ISOCHRONE_INFLUXDB_CA", &settings.influxdb_ca),
-    ] {
-        if let Some(path) = path {
-            readable(variable, path, findings);
+fn otlp(settings: &PlotterSettings, findings: &mut Findings<'_>) {
+    let place = Place {
+        address: ("ISOCHRONE_OTLP_ENDPOINT", settings.otlp_endpoint.as_deref()),
+        ca: ("ISOCHRONE_OTLP_CA", settings.otlp_ca.as_deref()),
+        others: &[("ISOCHRONE_OTLP_HEADERS", settings.otlp_headers.is_some())],
+    };
+    place.check(findings);
+}
+
+fn influxdb(settings: &PlotterSettings, findings: &mut Findings<'_>) {
+    const BUCKET: &str = "ISOCHRONE_INFLUXDB_BUCKET";
+    const USERNAME: &str = "ISOCHRONE_INFLUXDB_USERNAME";
+    const PASSWORD: &str = "ISOCHRONE_INFLUXDB_PASSWORD";
+    let v2 = settings.influxdb_bucket.is_some();
+    let of_v2 = [
+        ("ISOCHRONE_INFLUXDB_TOKEN", settings.influxdb_token.is_some()),
+        ("ISOCHRONE_INFLUXDB_ORG", settings.influxdb_org.is_some()),
+    ];
+    let of_v1 = [
+        (USERNAME, settings.influxdb_username.is_some()),
+        (PASSWORD, settings.influxdb_password.is_some()),
+    ];
+    for (variable, is_set) in of_v2 {
+        if is_set && !v2 {
+            findings.add(
+                &[BUCKET, variable],
+                format!("{BUCKET} is not set: must be a name when {variable} is set (InfluxDB 2)"),
+            );
         }
     }
-    let v2 = settings.influxdb_bucket.is_some();
-    for (variable, is_set, of_v2) in [
-        ("ISOCHRONE_INFLUXDB_TOKEN", settings.influxdb_token.is_some(), true),
-        ("ISOCHRONE_INFLUXDB_ORG", settings.influxdb_org.is_some(), true),
-        (
-            "ISOCHRONE_INFLUXDB_USERNAME",
-            settings.influxdb_username.is_some(),
-            false,
-        ),
-        (
-            "ISOCHRONE_INFLUXDB_PASSWORD",
-            settings.influxdb_password.is_some(),
-            false,
-        ),
-    ] {
-        if is_set && of_v2 && !v2 {
+    for (variable, is_set) in of_v1 {
+        if is_set && v2 {
             findings.add(
-                &["ISOCHRONE_INFLUXDB_BUCKET", variable],
-                format!("ISOCHRONE_INFLUXDB_BUCKET is not set: must be a name when {variable} is set (InfluxDB 2)"),
-            );
-        } else if is_set && !of_v2 && v2 {
-            findings.add(
-                &[variable, "ISOCHRONE_INFLUXDB_BUCKET"],
-                format!("{variable} is set: must not be beside ISOCHRONE_INFLUXDB_BUCKET, which means InfluxDB 2"),
+                &[variable, BUCKET],
+                format!("{variable} is set: must not be beside {BUCKET}, which means InfluxDB 2"),
             );
         }
     }
     if settings.influxdb_password.is_some() && settings.influxdb_username.is_none() {
         findings.add(
-            &["ISOCHRONE_INFLUXDB_USERNAME", "ISOCHRONE_INFLUXDB_PASSWORD"],
-            "ISOCHRONE_INFLUXDB_USERNAME is not set: must be set beside ISOCHRONE_INFLUXDB_PASSWORD".to_owned(),
+            &[USERNAME, PASSWORD],
+            format!("{USERNAME} is not set: must be set beside {PASSWORD}"),
         );
     }
+    let place = Place {
+        address: ("ISOCHRONE_INFLUXDB_URL", settings.influxdb_url.as_deref()),
+        ca: ("ISOCHRONE_INFLUXDB_CA", settings.influxdb_ca.as_deref()),
+        others: &[&[(BUCKET, v2)][..], &of_v2, &of_v1].concat(),
+    };
+    place.check(findings);
+}
+
+/// What is known of a back end by the names of its settings: nothing of it is any use without its address.
+struct Place<'a> {
+    address: (&'static str, Option<&'a str>),
+    ca: (&'static str, Option<&'a Path>),
+    /// Whether they are set.
+    others: &'a [(&'static str, bool)],
+}
+
+impl Place<'_> {
+    fn check(&self, findings: &mut Findings<'_>) {
+        let (address, url) = self.address;
+        let (ca, path) = self.ca;
+        if let Some(path) = path {
+            readable(ca, path, findings);
+        }
+        let Some(url) = url else {
+            for (present, _) in self.others.iter().chain([&(ca, path.is_some())]).filter(|one| one.1) {
+                findings.add(&[address, present], needed(present, address));
+            }
+            return;
+        };
+        if path.is_some() && !url.starts_with("https:") {
+            findings.add(&[ca, address], format!("{ca} is set: {address} must begin with https://"));
+        }
+    }
+}
+
+fn needed(present: &str, lacking: &str) -> String {
+    format!("{lacking} is not set: must be set when {present} is set")
 }
 
 fn certificate(cert: bool, key: bool, findings: &mut Findings<'_>) {

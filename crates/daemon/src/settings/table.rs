@@ -132,7 +132,7 @@ settings! {
         shutdown: Duration = "30s";
         /// How long a run's keys stay in the store after their last write.
         keep: Duration = "24h", parse |text| within(text, Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 86_400)),
-            valid "a duration from 1m to 3650d";
+            valid "a duration from 1m to 3650d, and at least 4 times ISOCHRONE_LEASE";
         /// How many slices a run's topics are cut into; part of the run, the same for all its daemons.
         partitions: u16 = "64", parse |text| within(text, 1..=4096), valid "a whole number from 1 to 4096";
         /// What a consumer takes at once: single response topics, or whole partitions for large fleets. The same for all
