@@ -8,6 +8,21 @@ use isochrone_daemon::settings::{
 };
 use isochrone_store::types::Role;
 
+/// A certificate like any other.
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBiTCCAS+gAwIBAgIUSb3eHLTb5gt9LrLpXyOevzRjJ/AwCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOSXNvY2hyb25lIHRlc3QwIBcNMjYxMTI2MDUzNjIzWhgPMjEy
+NjExMDIwNTM2MjNaMBkxFzAVBgNVBAMMDklzb2Nocm9uZSB0ZXN0MFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEs6HB5wR52teobTOL/feOUtcxM87V9NZBaFc6HNVC
+U0IFaG0+M/entNDb+JqsNXu7B+gn9uW0OMhAmPqYBqnO46NTMFEwHQYDVR0OBBYE
+FLRTVlkWN6lcQHZ6I/4NpR30hz/mMB8GA1UdIwQYMBaAFLRTVlkWN6lcQHZ6I/4N
+pR30hz/mMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIgLruleV1C
+z38yUocY4re0rLc694nhTJ5s69kmCIHd52YCIQDVpjC8aKYNXT2xWkvW7+T3KkmO
+bUcHxxjaPUGQs9XGbw==
+-----END CERTIFICATE-----
+";
+
 /// Sentence, variables, line.
 type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
 
@@ -182,7 +197,8 @@ fn each_setting_says_what_is_valid() {
         (
             "a CA for a store without TLS",
             &[("ISOCHRONE_REDIS_TLS_CA", "/dev/null")],
-            "ISOCHRONE_REDIS_TLS_CA is set: ISOCHRONE_REDIS_URL must begin with rediss://",
+            "ISOCHRONE_REDIS_TLS_CA is \"/dev/null\": must be a PEM file with certificates (there is none in it)\n\
+             ISOCHRONE_REDIS_TLS_CA is set: ISOCHRONE_REDIS_URL must begin with rediss://",
         ),
         (
             "a CA that is not there",
@@ -380,6 +396,66 @@ fn back_ends_need_their_address() {
             "{variables:?}: {said:#?}"
         );
         assert!(!said.concat().contains("012345"), "{variables:?}: {said:#?}");
+    }
+}
+
+/// A file of certificates that is missing, has none, or has a bad one is found with all other problems, whosever it is; one
+/// that is good is not.
+#[test]
+fn certificates_are_looked_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let good = file("good.pem", &CERTIFICATE.repeat(2));
+    let cases = [
+        (
+            folder.path().join("missing.pem").display().to_string(),
+            "a file that can be read",
+        ),
+        (file("empty.pem", ""), "(there is none in it)"),
+        (
+            file("key.pem", &CERTIFICATE.replace("CERTIFICATE", "PRIVATE KEY")),
+            "(there is none in it)",
+        ),
+        (file("cut.pem", &CERTIFICATE[..200]), "a PEM file with certificates"),
+        (
+            file(
+                "odd.pem",
+                "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n",
+            ),
+            "a PEM file with certificates",
+        ),
+    ];
+    let settings = |path: &str| {
+        let variables = [
+            ("ISOCHRONE_QOS", "9"),
+            ("ISOCHRONE_REDIS_URL", "rediss://localhost"),
+            ("ISOCHRONE_ELASTICSEARCH_URL", "https://localhost"),
+            ("ISOCHRONE_OTLP_ENDPOINT", "https://localhost"),
+            ("ISOCHRONE_INFLUXDB_URL", "https://localhost"),
+            ("ISOCHRONE_REDIS_TLS_CA", path),
+            ("ISOCHRONE_TLS_CA", path),
+            ("ISOCHRONE_ELASTICSEARCH_CA", path),
+            ("ISOCHRONE_OTLP_CA", path),
+            ("ISOCHRONE_INFLUXDB_CA", path),
+        ];
+        load_all(&source(&variables)).unwrap_err().to_string()
+    };
+    assert_eq!(settings(&good).lines().count(), 1, "{}", settings(&good));
+    for (path, expected) in cases {
+        let said = settings(&path);
+        for variable in ["REDIS_TLS", "TLS", "ELASTICSEARCH", "OTLP", "INFLUXDB"] {
+            let begin = format!("ISOCHRONE_{variable}_CA is {path:?}: must be ");
+            let line = said.lines().find(|line| line.starts_with(&begin));
+            assert!(
+                line.is_some_and(|line| line.contains(expected)),
+                "{path} {variable}: {said}"
+            );
+        }
+        assert_eq!(said.lines().count(), 6, "{said}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which sinks this plotter writes to: Prometheus always, every other one when its address is set.
 
-use std::{fs, sync::Arc};
+use std::sync::Arc;
 
 use isochrone_daemon::{
     Context,
@@ -60,7 +60,6 @@ pub fn open(context: &Context, settings: &PlotterSettings) -> Result<BackEnds, E
 }
 
 fn elasticsearch(context: &Context, settings: &PlotterSettings, url: &str) -> Result<Elasticsearch, BadAccess> {
-    let ca = settings.elasticsearch_ca.as_ref().map(fs::read).transpose();
     let login = match (&settings.elasticsearch_username, &settings.elasticsearch_password) {
         (Some(user), Some(password)) => Login::Basic(user.clone(), password.reveal().to_owned()),
         _ => match &settings.elasticsearch_api_key {
@@ -72,10 +71,7 @@ fn elasticsearch(context: &Context, settings: &PlotterSettings, url: &str) -> Re
         access: Access {
             url: url.to_owned(),
             login,
-            ca: ca.map_err(|error| BadAccess {
-                variable: "ISOCHRONE_ELASTICSEARCH_CA",
-                cause: error.to_string(),
-            })?,
+            ca: settings.elasticsearch_ca.clone(),
         },
         samples: settings.elasticsearch_samples,
         retention: settings.elasticsearch_retention,

@@ -478,18 +478,20 @@ async fn a_store_that_forgot_everything_is_told_again() {
     );
 }
 
-/// A file that holds no certificate is an error that names its setting; the producer leaves the run all the same.
+/// A device's file that holds no certificate is an error that names its setting; the producer leaves the run all the same.
 #[tokio::test]
 async fn a_bad_certificate_file_fails_and_leaves_the_run() {
     let producer = Producer::start(&[
         ("ISOCHRONE_REDIS_URL", "memory:"),
         ("ISOCHRONE_BROKER", "mqtts://127.0.0.1:1"),
         ("ISOCHRONE_RUN", "certificate"),
-        ("ISOCHRONE_TLS_CA", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
+        ("ISOCHRONE_TLS_INSECURE", "true"),
+        ("ISOCHRONE_TLS_CERT", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
+        ("ISOCHRONE_TLS_KEY", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
     ]);
     let store = producer.store.clone();
     let error = producer.outcome().await.unwrap_err();
-    assert!(error.to_string().contains("ISOCHRONE_TLS_CA"), "{error}");
+    assert!(error.to_string().contains("ISOCHRONE_TLS_CERT"), "{error}");
     let run = "certificate".parse().unwrap();
     assert!(store.roster(&run).await.unwrap().iter().all(|member| member.ended));
     written(&store, &run).await.check(0);

@@ -1,6 +1,12 @@
 //! What sinks over HTTP share: a client, compression, and how servers ask for patience.
 
-use std::{error::Error as StdError, fmt::Write as _, io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    error::Error as StdError,
+    fmt::Write as _,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use flate2::{Compression, write::GzEncoder};
 use reqwest::{
@@ -45,24 +51,30 @@ pub fn client(ca: Option<&PathBuf>) -> Result<Client, ClientError> {
         .connect_timeout(CONNECT)
         .redirect(reqwest::redirect::Policy::none());
     if let Some(path) = ca {
-        let certificates = |cause: String| ClientError::Certificates {
-            path: path.clone(),
-            cause,
-        };
-        let pem = std::fs::read(path).map_err(|cause| ClientError::Read {
-            path: path.clone(),
-            cause,
-        })?;
-        let bundle = Certificate::from_pem_bundle(&pem).map_err(|error| certificates(chain(&error)))?;
-        if bundle.is_empty() {
-            return Err(certificates("there is none in it".to_owned()));
-        }
+        let (_, bundle) = authorities(path)?;
         builder = builder.tls_built_in_root_certs(false);
         for certificate in bundle {
             builder = builder.add_root_certificate(certificate);
         }
     }
     builder.build().map_err(|error| ClientError::Other(chain(&error)))
+}
+
+/// The certificates to trust: the text of the PEM file, and what is in it, which is not nothing.
+pub fn authorities(path: &Path) -> Result<(Vec<u8>, Vec<Certificate>), ClientError> {
+    let certificates = |cause: String| ClientError::Certificates {
+        path: path.to_owned(),
+        cause,
+    };
+    let pem = std::fs::read(path).map_err(|cause| ClientError::Read {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let bundle = Certificate::from_pem_bundle(&pem).map_err(|error| certificates(chain(&error)))?;
+    if bundle.is_empty() {
+        return Err(certificates("there is none in it".to_owned()));
+    }
+    Ok((pem, bundle))
 }
 
 /// Compressed for the wire. Fast rather than small: most of it is zeros and repeated names.

@@ -334,7 +334,7 @@ async fn tls_is_verified(server: &Elasticsearch) {
     let front = TlsFront::start(server.port, folder.path(), "server");
     let url = format!("https://localhost:{}", front.port);
     let with_ca = |name: &str| Access {
-        ca: Some(std::fs::read(folder.path().join(format!("{name}-ca.pem"))).unwrap()),
+        ca: Some(folder.path().join(format!("{name}-ca.pem"))),
         ..access(&url)
     };
     let mut work = Work::start(config(with_ca("right")), "tls");

@@ -3,6 +3,10 @@
 use std::{fs, path::Path};
 
 use isochrone_model::payload::{Payload, StampPlace};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 use super::{
     load::Problem,
@@ -44,7 +48,7 @@ impl<'a> Findings<'a> {
 
 pub fn common(common: &Common, findings: &mut Findings<'_>) {
     if let Some(path) = &common.redis_tls_ca {
-        readable("ISOCHRONE_REDIS_TLS_CA", path, findings);
+        authorities("ISOCHRONE_REDIS_TLS_CA", path, findings);
         if !common.redis_url.iter().any(|url| url.starts_with("rediss:")) {
             findings.add(
                 &["ISOCHRONE_REDIS_TLS_CA", "ISOCHRONE_REDIS_URL"],
@@ -73,7 +77,7 @@ pub fn common(common: &Common, findings: &mut Findings<'_>) {
 pub fn producer(settings: &ProducerSettings, _common: &Common, findings: &mut Findings<'_>) {
     certificate(settings.tls_cert.is_some(), settings.tls_key.is_some(), findings);
     if let Some(path) = &settings.tls_ca {
-        readable("ISOCHRONE_TLS_CA", path, findings);
+        authorities("ISOCHRONE_TLS_CA", path, findings);
     }
     if settings.password.is_some() && settings.username.is_none() && settings.mqtt_version == "3.1.1" {
         findings.add(
@@ -155,7 +159,7 @@ impl ProducerSettings {
 pub fn consumer(settings: &ConsumerSettings, _common: &Common, findings: &mut Findings<'_>) {
     certificate(settings.tls_cert.is_some(), settings.tls_key.is_some(), findings);
     if let Some(path) = &settings.tls_ca {
-        readable("ISOCHRONE_TLS_CA", path, findings);
+        authorities("ISOCHRONE_TLS_CA", path, findings);
     }
 }
 
@@ -262,7 +266,7 @@ impl Place<'_> {
         let (address, url) = self.address;
         let (ca, path) = self.ca;
         if let Some(path) = path {
-            readable(ca, path, findings);
+            authorities(ca, path, findings);
         }
         let Some(url) = url else {
             for (present, _) in self.others.iter().chain([&(ca, path.is_some())]).filter(|one| one.1) {
@@ -271,7 +275,10 @@ impl Place<'_> {
             return;
         };
         if path.is_some() && !url.starts_with("https:") {
-            findings.add(&[ca, address], format!("{ca} is set: {address} must begin with https://"));
+            findings.add(
+                &[ca, address],
+                format!("{ca} is set: {address} must begin with https://"),
+            );
         }
     }
 }
@@ -292,9 +299,25 @@ fn certificate(cert: bool, key: bool, findings: &mut Findings<'_>) {
     );
 }
 
-fn readable(variable: &str, path: &Path, findings: &mut Findings<'_>) {
-    if let Err(error) = fs::File::open(path) {
-        unreadable(variable, path, &error, findings);
+/// A file of certificates to trust, read as those read it who will use it.
+fn authorities(variable: &str, path: &Path, findings: &mut Findings<'_>) {
+    let pem = match fs::read(path) {
+        Ok(pem) => pem,
+        Err(error) => return unreadable(variable, path, &error, findings),
+    };
+    let mut roots = RootCertStore::empty();
+    let cause = CertificateDer::pem_slice_iter(&pem)
+        .find_map(|certificate| match certificate {
+            Ok(certificate) => roots.add(certificate).err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        })
+        .or_else(|| roots.is_empty().then(|| "there is none in it".to_owned()));
+    if let Some(cause) = cause {
+        let path = path.display().to_string();
+        findings.add(
+            &[variable],
+            format!("{variable} is {path:?}: must be a PEM file with certificates ({cause})"),
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! One server, spoken to through the official client's transport.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use elasticsearch::{
     auth::Credentials,
@@ -14,7 +14,10 @@ use elasticsearch::{
 use url::Url;
 
 use super::answer::request_error;
-use crate::{Error, http::retry_after};
+use crate::{
+    Error,
+    http::{authorities, retry_after},
+};
 
 /// The type of single objects. Without a version: servers of every version and OpenSearch, which refuses others, take it.
 pub const OBJECT: &str = "application/json";
@@ -26,8 +29,8 @@ pub struct Access {
     pub url: String,
     /// As whom.
     pub login: Login,
-    /// PEM certificates to trust beside the system's (ISOCHRONE_ELASTICSEARCH_CA).
-    pub ca: Option<Vec<u8>>,
+    /// PEM file with certificates to trust beside the system's (ISOCHRONE_ELASTICSEARCH_CA).
+    pub ca: Option<PathBuf>,
 }
 
 /// As whom.
@@ -82,10 +85,12 @@ impl Client {
         let url = Url::parse(&access.url).map_err(|error| bad("ISOCHRONE_ELASTICSEARCH_URL")(error.to_string()))?;
         let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url)).request_body_compression(true);
         if access.url.starts_with("https:") {
+            let bad_ca = bad("ISOCHRONE_ELASTICSEARCH_CA");
             let own = match &access.ca {
-                Some(pem) => Some(
-                    Certificate::from_pem(pem).map_err(|error| bad("ISOCHRONE_ELASTICSEARCH_CA")(error.to_string()))?,
-                ),
+                Some(path) => {
+                    let (pem, _) = authorities(path).map_err(|error| bad_ca(error.to_string()))?;
+                    Some(Certificate::from_pem(&pem).map_err(|error| bad_ca(error.to_string()))?)
+                }
                 None => None,
             };
             if let Some(trusted) = system_certificates().into_iter().chain(own).reduce(join) {

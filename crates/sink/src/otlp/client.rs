@@ -191,10 +191,7 @@ fn tls(ca: Option<&PathBuf>) -> Result<ClientTlsConfig, ClientError> {
     let Some(path) = ca else {
         return Ok(ClientTlsConfig::new().with_native_roots());
     };
-    let pem = std::fs::read(path).map_err(|cause| ClientError::Read {
-        path: path.clone(),
-        cause,
-    })?;
+    let (pem, _) = http::authorities(path)?;
     Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
 }
 
