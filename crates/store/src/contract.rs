@@ -38,7 +38,10 @@ pub trait Registry: Send + Sync {
     async fn mark_restored(&self, run: &RunName) -> Result<(), Error>;
     /// Keeps what a daemon saw; a repeat changes nothing. Beyond [`Note::MOST`] notes are only counted.
     async fn note(&self, run: &RunName, note: &Note) -> Result<(), Error>;
-    /// All notes of a run, and how many more were only counted.
+    /// Counts what a daemon saw and could not keep until the store had it: `total` in all of its life; a repeat, or less,
+    /// changes nothing.
+    async fn omit(&self, run: &RunName, daemon: DaemonId, total: u64) -> Result<(), Error>;
+    /// All notes of a run, and how many more were only counted, here or by the daemons.
     async fn notes(&self, run: &RunName) -> Result<(Vec<Note>, u64), Error>;
     /// Deletes every key of a run.
     async fn purge(&self, run: &RunName) -> Result<(), Error>;

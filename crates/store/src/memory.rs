@@ -180,6 +180,10 @@ impl Registry for MemoryStore {
         self.in_run(run, |run, _| run.note(note))
     }
 
+    async fn omit(&self, run: &RunName, daemon: DaemonId, total: u64) -> Result<(), Error> {
+        self.in_run(run, |run, _| run.omit(daemon, total))
+    }
+
     async fn notes(&self, run: &RunName) -> Result<(Vec<Note>, u64), Error> {
         self.in_run(run, |run, _| run.notes())
     }

@@ -21,6 +21,8 @@ pub struct Run {
     notes: BTreeMap<String, Note>,
     /// Notes that were only counted.
     omitted: u64,
+    /// By daemons that could not keep them.
+    omitted_by: BTreeMap<DaemonId, u64>,
 }
 
 impl Run {
@@ -40,6 +42,7 @@ impl Run {
             members: BTreeMap::new(),
             notes: BTreeMap::new(),
             omitted: 0,
+            omitted_by: BTreeMap::new(),
         }
     }
 
@@ -135,9 +138,16 @@ impl Run {
         }
     }
 
+    /// Counts what a daemon could not keep.
+    pub fn omit(&mut self, daemon: DaemonId, total: u64) {
+        let count = self.omitted_by.entry(daemon).or_default();
+        *count = total.max(*count);
+    }
+
     /// All notes, and how many were only counted.
     pub fn notes(&self) -> (Vec<Note>, u64) {
-        (self.notes.values().cloned().collect(), self.omitted)
+        let omitted = self.omitted + self.omitted_by.values().sum::<u64>();
+        (self.notes.values().cloned().collect(), omitted)
     }
 
     /// All members.

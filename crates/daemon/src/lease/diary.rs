@@ -1,20 +1,20 @@
 //! What one daemon sees happen to itself in one run, for the report: kept until the store has it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 use isochrone_model::{
     id::{DaemonId, RunName},
     time::{Clock, Reference},
 };
 use isochrone_store::{
-    Fate, Store,
+    Error, Fate, Store,
     types::{Note, NoteKind},
 };
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Duration, Instant, error::Elapsed, timeout_at};
 
 use crate::clock::SystemClock;
 
-/// Notes that wait for the store; beyond it the newest are dropped, and the log has them.
+/// Notes that wait for the store; beyond it the newest are only counted, and the log has them.
 const WAITING: usize = 64;
 /// Absences told of in one run: an overloaded host has more than anybody reads.
 const ABSENCES: u32 = 50;
@@ -25,6 +25,9 @@ const ANSWER: Duration = Duration::from_millis(500);
 pub struct Diary {
     daemon: DaemonId,
     waiting: VecDeque<Note>,
+    /// What found no room, and how many of it the store has been told of.
+    omitted: u64,
+    told: u64,
     absences: u32,
     era: Option<u32>,
     store_away: Option<(Reference, Instant)>,
@@ -38,6 +41,8 @@ impl Diary {
         Diary {
             daemon,
             waiting: VecDeque::new(),
+            omitted: 0,
+            told: 0,
             absences: 0,
             era: None,
             store_away: None,
@@ -75,33 +80,105 @@ impl Diary {
         self.add(NoteKind::NewServer, now, 0);
     }
 
-    /// Tells the store what it has not got.
-    pub async fn deliver(&mut self, store: &dyn Store, run: &RunName) {
-        while let Some(note) = self.waiting.front() {
-            match timeout(ANSWER, store.note(run, note)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) if error.fate() == Fate::Reject => {
-                    tracing::warn!(%run, "failed to {error}; the report will not tell of {:?}", note.what);
-                }
-                _ => return,
+    /// Tells the store one thing that it has not got, before `until`; whether that is done with. Leases are renewed by the same
+    /// task: a store that is slow must not hold them up.
+    pub async fn deliver_one(&mut self, store: &dyn Store, run: &RunName, until: Instant) -> bool {
+        let until = until.min(Instant::now() + ANSWER);
+        if let Some(note) = self.waiting.front() {
+            let done = Diary::said(timeout_at(until, store.note(run, note)).await, run, note.what);
+            if done {
+                self.waiting.pop_front();
             }
-            self.waiting.pop_front();
+            return done;
+        }
+        if self.omitted == self.told {
+            return false;
+        }
+        let total = self.omitted;
+        let done = Diary::said(
+            timeout_at(until, store.omit(run, self.daemon, total)).await,
+            run,
+            "what found no room",
+        );
+        if done {
+            self.told = total;
+        }
+        done
+    }
+
+    /// Tells the store the rest, while it answers.
+    pub async fn deliver(&mut self, store: &dyn Store, run: &RunName) {
+        while self.deliver_one(store, run, Instant::now() + ANSWER).await {}
+    }
+
+    /// Whether there is no more to do about it.
+    fn said(answer: Result<Result<(), Error>, Elapsed>, run: &RunName, what: impl fmt::Debug) -> bool {
+        match answer {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) if error.fate() == Fate::Reject => {
+                tracing::warn!(%run, "failed to {error}; the report will not tell of {what:?}");
+                true
+            }
+            _ => false,
         }
     }
 
     fn add(&mut self, what: NoteKind, at: Reference, lasted_ns: u64) {
         tracing::info!(?what, lasted_ns, "noted for the report");
-        if self.waiting.len() < WAITING {
-            self.waiting.push_back(Note {
-                daemon: self.daemon,
-                what,
-                at,
-                lasted_ns,
-            });
+        if self.waiting.len() == WAITING {
+            self.omitted += 1;
+            return;
         }
+        self.waiting.push_back(Note {
+            daemon: self.daemon,
+            what,
+            at,
+            lasted_ns,
+        });
     }
 }
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use isochrone_store::{
+        Registry,
+        memory::MemoryStore,
+        types::{OpenRun, Pins},
+    };
+
+    use super::*;
+
+    /// What waits is told one by one, what found no room as a number after it, and nothing twice.
+    #[tokio::test]
+    async fn notes_are_told_one_by_one() {
+        let store = MemoryStore::new(SystemClock::alone(None));
+        let request = OpenRun {
+            run: None,
+            pins: Pins {
+                schema: 1,
+                partitions: 1,
+                claim_unit: "topic".to_owned(),
+            },
+            keep: Duration::from_secs(60),
+        };
+        let run = store.open_run(&request).await.unwrap().run;
+        let mut diary = Diary::new(DaemonId(1));
+        for at in 0..WAITING as i64 + 6 {
+            diary.new_server(Reference(at));
+        }
+        let soon = || Instant::now() + Duration::from_secs(5);
+        for told in 1..=2 {
+            assert!(diary.deliver_one(&*store, &run, soon()).await);
+            let (notes, omitted) = store.notes(&run).await.unwrap();
+            assert_eq!((notes.len(), omitted), (told, 0));
+        }
+        diary.deliver(&*store, &run).await;
+        let (notes, omitted) = store.notes(&run).await.unwrap();
+        assert_eq!((notes.len(), omitted), (WAITING, 6));
+        assert!(!diary.deliver_one(&*store, &run, soon()).await);
+    }
 }

@@ -203,7 +203,7 @@ impl Task {
             let answered = self.renew().await;
             next = begun + if answered { shared.lease / 3 } else { shared.lease / 6 };
             if answered {
-                self.diary.deliver(&*self.store, &self.run).await;
+                self.diary.deliver_one(&*self.store, &self.run, next).await;
             }
         }
         self.diary.deliver(&*self.store, &self.run).await;

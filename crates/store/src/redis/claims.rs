@@ -47,6 +47,10 @@ impl Registry for RedisStore {
         self.add_note(run, note).await
     }
 
+    async fn omit(&self, run: &RunName, daemon: DaemonId, total: u64) -> Result<(), Error> {
+        self.add_omitted(run, daemon, total).await
+    }
+
     async fn notes(&self, run: &RunName) -> Result<(Vec<Note>, u64), Error> {
         self.all_notes(run).await
     }

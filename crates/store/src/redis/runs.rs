@@ -11,7 +11,7 @@ use redis::Value;
 use super::{
     RedisStore,
     reply::{corrupt, daemon, parse, read, reference_us, words},
-    scripts::{ADVANCE_RUN, Call, ENLIST, INDEX, LEAVE, MARK_RESTORED, NAME, NOTE, OPEN, PURGE},
+    scripts::{ADVANCE_RUN, Call, ENLIST, INDEX, LEAVE, MARK_RESTORED, NAME, NOTE, OMIT, OPEN, PURGE},
     unknown,
 };
 use crate::{
@@ -160,6 +160,14 @@ impl RedisStore {
             .ok_or_else(|| unknown(run))
     }
 
+    pub(super) async fn add_omitted(&self, run: &RunName, daemon: DaemonId, total: u64) -> Result<(), Error> {
+        let fill = |call: Call| call.arg(daemon.to_string()).arg(total);
+        let answer = self.in_run(run, &OMIT, fill).await?;
+        read::<Option<bool>>("notes", answer)?
+            .map(drop)
+            .ok_or_else(|| unknown(run))
+    }
+
     pub(super) async fn all_notes(&self, run: &RunName) -> Result<(Vec<Note>, u64), Error> {
         let place = self.run_place(run, self.known(run).await?.keep_ms);
         let answer = self
@@ -169,8 +177,8 @@ impl RedisStore {
         let fields: Vec<(String, String)> = read("notes", answer)?;
         let (mut notes, mut omitted) = (Vec::new(), 0);
         for (key, value) in fields {
-            if key == "omitted" {
-                omitted = parse("notes", &value)?;
+            if key.starts_with("omitted") {
+                omitted += parse::<u64>("notes", &value)?;
             } else {
                 notes.push(serde_json::from_str(&value).map_err(|error| corrupt("notes", error))?);
             }

@@ -26,6 +26,7 @@ scripts! {
     ADVANCE_RUN = "prelude.lua" "advance_run.lua";
     MARK_RESTORED = "prelude.lua" "mark_restored.lua";
     NOTE = "prelude.lua" "note.lua";
+    OMIT = "prelude.lua" "omit.lua";
     ENLIST = "prelude.lua" "enlist.lua";
     LEAVE = "prelude.lua" "leave.lua";
     RENEW_MEMBER = "prelude.lua" "renew_member.lua";

@@ -298,6 +298,11 @@ pub async fn notes_are_kept_once(store: Arc<dyn Store>) {
     }
     let (notes, omitted) = store.notes(&run).await.unwrap();
     assert_eq!((notes.len(), omitted), (Note::MOST, 4));
+    for (daemon, total) in [(ALICE, 3), (ALICE, 7), (ALICE, 5), (BOB, 2), (BOB, 2)] {
+        store.omit(&run, daemon, total).await.unwrap();
+    }
+    let (notes, omitted) = store.notes(&run).await.unwrap();
+    assert_eq!((notes.len(), omitted), (Note::MOST, 4 + 7 + 2));
     store.purge(&run).await.unwrap();
     store.open_run(&request(Some("r"))).await.unwrap();
     assert_eq!(store.notes(&run).await.unwrap(), (vec![], 0));
