@@ -54,6 +54,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device {
         epoch: EPOCH,
         device: "0-0".to_owned(),
+        client_id: String::new(),
         topic: TOPIC.into(),
         response_topic: TOPIC.into(),
         url: format!("mqtt://{}", listener.local_addr()?),

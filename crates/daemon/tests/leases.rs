@@ -89,6 +89,7 @@ impl Scene {
         let device = Device {
             epoch,
             device: "d".to_owned(),
+            client_id: String::new(),
             topic: self.topic.clone(),
             response_topic: self.topic.clone(),
             url: "memory:x".to_owned(),

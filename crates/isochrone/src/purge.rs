@@ -1,22 +1,61 @@
 //! Deletes a run from the store, and the sessions a crash left at the broker.
 
-use std::{cell::RefCell, collections::BTreeSet, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use isochrone_consumer::client_ids;
 use isochrone_daemon::{clock::SystemClock, settings::All};
-use isochrone_model::id::Partition;
+use isochrone_model::{
+    id::{DaemonId, Partition},
+    row::Device,
+};
 use isochrone_producer::connection;
 use isochrone_store::{
     Error, Store,
     types::{Role, RunRecord, RunState},
 };
 use isochrone_transport::{
-    Clean, ConnectionConfig, Deliveries, Delivery, SubscribeEvent, Subscriber, SubscriberConfig, Transport, Worker,
+    Clean, ConnectionConfig, Deliveries, Delivery, Disconnected, MqttVersion, SubscribeEvent, Subscriber,
+    SubscriberConfig, Transport, Worker,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-/// How long one session's removal may take.
+/// How long one step of a session's removal may take.
 const STEP: Duration = Duration::from_secs(5);
+
+/// So many connections in a row that fail are enough to leave a broker alone. Ones that it refuses are not meant: they take
+/// no time, and the next may have another identity.
+const FAILURES: u32 = 3;
+
+/// How long all removals together may take; a large fleet's take a few minutes.
+const ALL: Duration = Duration::from_secs(600);
+
+/// Long enough to find a session, and to be gone by itself where its removal breaks off (MQTT 5).
+const EXPIRY: Duration = Duration::from_secs(60);
+
+/// A session that may be at a broker.
+struct Session {
+    url: String,
+    config: ConnectionConfig,
+}
+
+/// What became of the sessions.
+#[derive(Default)]
+struct Outcome {
+    /// Were there, and were removed.
+    removed: usize,
+    /// Were not looked for, or could not be removed.
+    left: usize,
+    /// Why, by broker.
+    why: BTreeMap<String, String>,
+}
 
 /// Deletes the run's keys after its sessions, and says what was done.
 ///
@@ -35,12 +74,33 @@ pub async fn purge(store: &dyn Store, run: &RunRecord, all: &All) -> Result<Stri
         .collect();
     let mut devices = Vec::new();
     for partition in 0..run.pins.partitions {
-        devices.extend(store.devices(&run.run, Partition(partition)).await?);
+        let states = store.devices(&run.run, Partition(partition)).await?;
+        devices.extend(states.into_iter().map(|state| state.device));
     }
-    let mut sessions: BTreeSet<(String, String)> = BTreeSet::new();
-    let mut configs = Vec::new();
-    for state in &devices {
-        let device = &state.device;
+    let outcome = remove_all(sessions(run, all, &consumers, &devices)).await;
+    store.purge(&run.run).await?;
+    Ok(told(run, devices.len(), &outcome))
+}
+
+fn told(run: &RunRecord, devices: usize, outcome: &Outcome) -> String {
+    let mut text = format!(
+        "purged run {}: {devices} devices, {} broker sessions removed",
+        run.run, outcome.removed
+    );
+    if outcome.left > 0 {
+        let why: Vec<_> = outcome.why.iter().map(|(url, why)| format!("{url}: {why}")).collect();
+        text += &format!(", {} may be left ({})", outcome.left, why.join("; "));
+    }
+    text
+}
+
+/// Everything under which the run's devices and consumers may have had a session.
+fn sessions(run: &RunRecord, all: &All, consumers: &[DaemonId], devices: &[Device]) -> Vec<Session> {
+    let mut known = BTreeSet::new();
+    let mut sessions = Vec::new();
+    // Brokers keep nothing for who sends and receives with QoS 0.
+    for device in devices.iter().filter(|device| device.qos > 0) {
+        // For the templates of user, password and certificate; the default name is made of producer and number.
         let (producer, n) = device.device.rsplit_once('-').unwrap_or(("", &device.device));
         let values = [
             ("run", run.run.as_str()),
@@ -52,42 +112,49 @@ pub async fn purge(store: &dyn Store, run: &RunRecord, all: &All) -> Result<Stri
         let Ok(own) = connection(&all.producer, &values) else {
             continue;
         };
-        let mut ids = client_ids(&run.run, run.pins.partitions, &consumers, device);
-        ids.push(own.client_id.clone());
+        let mut ids = client_ids(&run.run, run.pins.partitions, consumers, device);
+        ids.push(if device.client_id.is_empty() {
+            own.client_id.clone()
+        } else {
+            device.client_id.clone()
+        });
         for client_id in ids {
-            if sessions.insert((device.url.clone(), client_id.clone())) {
-                configs.push((
-                    device.url.clone(),
-                    ConnectionConfig {
-                        client_id,
-                        ..own.clone()
-                    },
-                ));
+            if !known.insert((device.url.clone(), client_id.clone())) {
+                continue;
             }
+            let config = ConnectionConfig {
+                client_id,
+                version: if device.mqtt_version == "5" {
+                    MqttVersion::V5
+                } else {
+                    MqttVersion::V311
+                },
+                session_expiry: EXPIRY,
+                clear_session: false,
+                ..own.clone()
+            };
+            sessions.push(Session {
+                url: device.url.clone(),
+                config,
+            });
         }
     }
-    let wanted = configs.len();
-    let removed = remove_all(configs).await;
-    store.purge(&run.run).await?;
-    let devices = devices.len();
-    Ok(format!(
-        "purged run {}: {devices} devices, {removed} of {wanted} broker sessions removed",
-        run.run
-    ))
+    sessions
 }
 
-async fn remove_all(configs: Vec<(String, ConnectionConfig)>) -> usize {
+/// Connections are not `Send`: they get a thread of their own.
+async fn remove_all(sessions: Vec<Session>) -> Outcome {
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_or(0, |runtime| runtime.block_on(remove_one_by_one(configs)))
+        runtime.map_or_else(|_| Outcome::default(), |runtime| runtime.block_on(one_by_one(sessions)))
     });
     while !thread.is_finished() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    thread.join().unwrap_or(0)
+    thread.join().unwrap_or_default()
 }
 
-async fn remove_one_by_one(configs: Vec<(String, ConnectionConfig)>) -> usize {
+async fn one_by_one(sessions: Vec<Session>) -> Outcome {
     let clock = SystemClock::new(None);
     let domain = clock.domain();
     let worker = Worker {
@@ -95,55 +162,118 @@ async fn remove_one_by_one(configs: Vec<(String, ConnectionConfig)>) -> usize {
         domain,
         read_buffer: Rc::new(RefCell::new(vec![0; 4096])),
     };
-    let mut transport: Option<(String, Arc<dyn Transport>)> = None;
-    let mut removed = 0;
-    for (url, config) in configs {
-        if transport.as_ref().is_none_or(|(open, _)| *open != url) {
-            transport = isochrone_transport::open(&url).ok().map(|opened| (url, opened));
-        }
-        let Some((_, opened)) = &transport else { continue };
-        let connection = ConnectionConfig {
-            session_expiry: Duration::ZERO,
-            clear_session: false,
-            ..config
+    let deadline = Instant::now() + ALL;
+    let mut brokers: BTreeMap<String, Broker> = BTreeMap::new();
+    let mut outcome = Outcome::default();
+    for Session { url, config } in sessions {
+        let broker = brokers.entry(url.clone()).or_insert_with(|| Broker::open(&url));
+        let removed = if Instant::now() < deadline {
+            broker.remove(config, &worker).await
+        } else {
+            Err(format!("more than {} minutes for all", ALL.as_secs() / 60))
         };
+        match removed {
+            Ok(was_there) => outcome.removed += usize::from(was_there),
+            Err(why) => {
+                outcome.left += 1;
+                outcome.why.insert(url, why);
+            }
+        }
+    }
+    outcome
+}
+
+/// One broker, and how well it does.
+struct Broker {
+    transport: Result<Arc<dyn Transport>, String>,
+    /// Failed connections in a row.
+    failures: u32,
+    /// What the last one said.
+    why: String,
+}
+
+/// Why a session could not be removed.
+struct Failure {
+    /// The broker answered, and refuses this identity.
+    refused: bool,
+    why: String,
+}
+
+impl Broker {
+    fn open(url: &str) -> Broker {
+        Broker {
+            transport: isochrone_transport::open(url).map_err(|error| format!("failed to {error}")),
+            failures: 0,
+            why: String::new(),
+        }
+    }
+
+    /// Removes one session; whether there was one.
+    async fn remove(&mut self, connection: ConnectionConfig, worker: &Worker) -> Result<bool, String> {
+        let transport = self.transport.as_ref().map_err(Clone::clone)?;
+        if self.failures >= FAILURES {
+            return Err(self.why.clone());
+        }
         let config = SubscriberConfig {
             connection,
             qos: 0,
             acknowledge_at_once: true,
         };
-        match opened.subscriber(config, &worker) {
-            Ok(mut subscriber) => removed += usize::from(remove(&mut *subscriber).await),
-            Err(error) => tracing::warn!("failed to {error}"),
+        let mut subscriber = transport
+            .subscriber(config, worker)
+            .map_err(|error| format!("failed to {error}"))?;
+        let removed = remove(&mut *subscriber).await;
+        if removed.is_ok() {
+            self.failures = 0;
         }
+        removed.map_err(|failure| {
+            self.failures = if failure.refused { 0 } else { self.failures + 1 };
+            if self.why != failure.why {
+                tracing::warn!("{}", failure.why);
+                self.why.clone_from(&failure.why);
+            }
+            failure.why
+        })
     }
-    removed
 }
 
-/// A connection with a clean session is the removal of the old one.
-async fn remove(subscriber: &mut dyn Subscriber) -> bool {
+/// Resumes the session, which tells whether there is one, and leaves for good.
+async fn remove(subscriber: &mut dyn Subscriber) -> Result<bool, Failure> {
     let mut seen = Seen::default();
-    let connected = timeout(
-        STEP,
-        poll_fn(|context| {
-            let _ = subscriber.poll(context, &mut seen);
-            if seen.connected || seen.failed {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        }),
-    );
-    let connected = connected.await.is_ok() && seen.connected;
+    let answered = poll_fn(|context| {
+        let _ = subscriber.poll(context, &mut seen);
+        if seen.present.is_some() || seen.failed.is_some() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    });
+    let silent = || Failure {
+        refused: false,
+        why: format!("no answer within {} s", STEP.as_secs()),
+    };
+    if timeout(STEP, answered).await.is_err() {
+        return Err(silent());
+    }
+    let Some(present) = seen.present else {
+        let refusal = |failed: Disconnected| Failure {
+            refused: failed.needs_setting,
+            why: failed.detail,
+        };
+        return Err(seen.failed.take().map_or_else(silent, refusal));
+    };
     subscriber.close(Clean::RemoveSession);
-    let _ = timeout(STEP, poll_fn(|context| subscriber.poll(context, &mut seen))).await;
-    connected
+    match timeout(STEP, poll_fn(|context| subscriber.poll(context, &mut seen))).await {
+        Ok(()) => Ok(present),
+        Err(_) => Err(silent()),
+    }
 }
 
 #[derive(Default)]
 struct Seen {
-    connected: bool,
-    failed: bool,
+    /// Connected, and whether to a session.
+    present: Option<bool>,
+    failed: Option<Disconnected>,
 }
 
 impl Deliveries for Seen {
@@ -151,11 +281,8 @@ impl Deliveries for Seen {
 
     fn event(&mut self, event: SubscribeEvent) {
         match event {
-            SubscribeEvent::Connected(_) => self.connected = true,
-            SubscribeEvent::Disconnected(trouble) => {
-                tracing::warn!("{}", trouble.detail);
-                self.failed = true;
-            }
+            SubscribeEvent::Connected(connected) => self.present = Some(connected.session_present),
+            SubscribeEvent::Disconnected(trouble) => self.failed = Some(trouble),
             _ => {}
         }
     }

@@ -17,6 +17,9 @@ pub struct Device {
     pub epoch: Epoch,
     /// The device's name.
     pub device: String,
+    /// Its client id at the broker; empty where the registration does not tell.
+    #[serde(default)]
+    pub client_id: String,
     /// What it publishes to.
     pub topic: Topic,
     /// Where its messages are listened for.

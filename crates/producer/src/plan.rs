@@ -150,9 +150,11 @@ impl Maker<'_> {
         let partition = response_topic.partition(run.pins.partitions);
 
         let epoch = Epoch(rand::rng().random());
+        let connection = connection(settings, &all)?;
         let registration = Device {
             epoch,
             device: name.clone(),
+            client_id: connection.client_id.clone(),
             topic: Topic::from(topic.as_str()),
             response_topic,
             url: self.url.to_owned(),
@@ -172,7 +174,7 @@ impl Maker<'_> {
             cause: format!("device {name} of run {}: {cause}", run.run),
         })?;
         let publisher = PublisherConfig {
-            connection: connection(settings, &all)?,
+            connection,
             topic: topic.as_str().into(),
             qos: settings.qos,
             epoch,

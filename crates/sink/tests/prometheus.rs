@@ -130,6 +130,7 @@ fn device(topic: &str, epoch: u64) -> Device {
     Device {
         epoch: Epoch(epoch),
         device: format!("d{epoch}"),
+        client_id: String::new(),
         topic: Topic::from(topic),
         response_topic: Topic::from(topic),
         url: "mqtt://localhost:1883".to_owned(),

@@ -490,6 +490,7 @@ fn device(epoch: u64) -> DeviceState {
     let device = Device {
         epoch: Epoch(epoch),
         device: String::new(),
+        client_id: String::new(),
         topic: topic.clone(),
         response_topic: topic,
         url: String::new(),

@@ -36,6 +36,7 @@ fn device(epoch: u64, topic: &str) -> DeviceState {
         device: Device {
             epoch: Epoch(epoch),
             device: "0-0".to_owned(),
+            client_id: String::new(),
             topic: topic.into(),
             response_topic: topic.into(),
             url: "memory:test".to_owned(),

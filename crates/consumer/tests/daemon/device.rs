@@ -33,6 +33,7 @@ impl Site {
         let device = Device {
             epoch,
             device: format!("device-{}", epoch.0 % 1000),
+            client_id: String::new(),
             topic: topic.into(),
             response_topic: topic.into(),
             url: self.url.clone(),

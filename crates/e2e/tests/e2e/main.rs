@@ -13,6 +13,7 @@ mod faults;
 mod ledger;
 mod picture;
 mod prometheus;
+mod purge;
 mod settings;
 mod signals;
 mod telemetry;

@@ -22,6 +22,7 @@ fn facts() -> RunFacts {
     facts.totals.know_device(&Device {
         epoch: Epoch(1),
         device: HOSTILE.to_owned(),
+        client_id: String::new(),
         topic: HOSTILE.into(),
         response_topic: HOSTILE.into(),
         url: "memory:".to_owned(),

@@ -21,6 +21,7 @@ fn device() -> Device {
     Device {
         epoch: Epoch(1),
         device: "0-0".to_owned(),
+        client_id: String::new(),
         topic: "up".into(),
         response_topic: "down".into(),
         url: "memory:".to_owned(),

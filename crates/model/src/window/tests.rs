@@ -17,6 +17,7 @@ fn device(number: u64) -> Device {
     Device {
         epoch: Epoch(number),
         device: format!("device-{number}"),
+        client_id: String::new(),
         topic: format!("up/{number}").as_str().into(),
         response_topic: format!("down/{}", number % 2).as_str().into(),
         url: "memory:".to_owned(),

@@ -93,6 +93,7 @@ impl World {
         let device = Device {
             epoch: EPOCH,
             device: "0-0".to_owned(),
+            client_id: String::new(),
             topic: topic.clone(),
             response_topic: topic.clone(),
             url: "memory:".to_owned(),

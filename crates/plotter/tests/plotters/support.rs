@@ -93,6 +93,7 @@ impl World {
             let device = Device {
                 epoch,
                 device: format!("{device}"),
+                client_id: String::new(),
                 topic: topic.clone(),
                 response_topic: topic.clone(),
                 url: "mqtt://localhost:1883".to_owned(),

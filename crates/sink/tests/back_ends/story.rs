@@ -102,6 +102,7 @@ fn device(topic: &str, epoch: u64) -> Device {
     Device {
         epoch: Epoch(epoch),
         device: format!("d{epoch}"),
+        client_id: String::new(),
         topic: Topic::from(topic),
         response_topic: Topic::from(topic),
         url: "mqtts://localhost:8883".to_owned(),

@@ -296,6 +296,7 @@ fn device(topic: &Topic) -> Device {
     Device {
         epoch: EPOCH,
         device: "dev-1".to_owned(),
+        client_id: String::new(),
         topic: topic.clone(),
         response_topic: topic.clone(),
         url: "mqtt://localhost:1883".to_owned(),

@@ -66,6 +66,7 @@ pub fn device(epoch: u64, response_topic: &str) -> DeviceState {
     let device = Device {
         epoch: Epoch(epoch),
         device: format!("device-{epoch}"),
+        client_id: String::new(),
         topic: Topic::from(format!("to/{epoch}").as_str()),
         response_topic: Topic::from(response_topic),
         url: "mqtt://localhost:1883".to_owned(),

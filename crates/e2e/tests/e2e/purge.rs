@@ -1,0 +1,97 @@
+//! What a crash leaves behind, removed.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use isochrone_e2e::{
+    daemon::{Site, ready},
+    process::Process,
+    wait,
+};
+use rustix::process::Signal;
+
+const START: Duration = Duration::from_secs(30);
+
+/// A fleet of three under names of its own, killed while it sends; its site.
+fn crashed() -> Site {
+    let site = Site::start(&[("ISOCHRONE_RUN", "crashed")]);
+    let mut consumer = site.daemon("consumer", &[("ISOCHRONE_CLAIMS", "3")]);
+    let settings = [
+        ("ISOCHRONE_DEVICES", "3"),
+        ("ISOCHRONE_QOS", "1"),
+        ("ISOCHRONE_DEVICE_NAME", "{{n}}-of-{{producer}}"),
+        ("ISOCHRONE_CLIENT_ID", "id/{{producer}}/{{n}}"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    ready(&producer, START);
+    let all_send = || all_present(&site);
+    wait::until("all sessions", START, all_send);
+    for daemon in [&mut producer, &mut consumer] {
+        Process::kill(daemon);
+    }
+    site
+}
+
+fn all_present(site: &Site) -> bool {
+    site.mosquitto.sys("clients/connected") >= 6
+}
+
+/// Whether the broker has a session of this client id: CONNECT of MQTT 3.1.1 without a clean session tells.
+fn has_session(port: u16, client_id: &str) -> bool {
+    let id = client_id.as_bytes();
+    let length = u8::try_from(12 + id.len()).expect("a short id");
+    let mut connect = vec![0x10, length, 0, 4];
+    connect.extend_from_slice(b"MQTT\x04\0\0\x3c\0");
+    connect.push(id.len() as u8);
+    connect.extend_from_slice(id);
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the broker");
+    stream.write_all(&connect).expect("CONNECT");
+    let mut connack = [0; 4];
+    stream.read_exact(&mut connack).expect("CONNACK");
+    assert_eq!((connack[0], connack[3]), (0x20, 0));
+    connack[2] & 1 == 1
+}
+
+/// Sessions of devices and consumers go, whatever the devices are called, and are counted because they were there.
+#[test]
+fn a_crashed_run_leaves_nothing_at_the_broker() {
+    let site = crashed();
+    let output = site.isochrone(&["purge", "--run", "crashed"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(
+        said.trim(),
+        "purged run crashed: 3 devices, 6 broker sessions removed",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let port = site.mosquitto.port;
+    for n in 0..3 {
+        assert!(!has_session(port, &format!("id/0/{n}")), "{n}");
+    }
+}
+
+/// A broker that does not answer is given up after a few steps, and the store is purged all the same.
+#[test]
+fn a_silent_broker_does_not_hold_a_purge_up() {
+    let mut site = crashed();
+    site.mosquitto.process().signal(Signal::STOP);
+    let begun = wait::now();
+    let output = site.isochrone(&["purge", "--run", "crashed"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    site.mosquitto.process().signal(Signal::CONT);
+    assert!(
+        output.status.success() && begun.elapsed() < Duration::from_secs(25),
+        "{said}"
+    );
+    assert!(
+        said.starts_with("purged run crashed: 3 devices, 0 broker sessions removed, ") && said.contains("may be left"),
+        "{said}"
+    );
+    assert!(said.contains(&site.mosquitto.url()), "{said}");
+    let runs = site.isochrone(&["runs"]);
+    assert!(!String::from_utf8_lossy(&runs.stdout).contains("crashed"));
+}
