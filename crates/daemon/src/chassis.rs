@@ -16,7 +16,6 @@ use tokio::{
 use crate::{
     Context, Health, Metrics, Shared, Stop,
     clock::{SystemClock, discipline},
-    context::role_name,
     logs, page,
     settings::{self, Common, Loaded, RoleSettings, Source},
     stop::Cause,
@@ -64,11 +63,7 @@ where
             return ExitCode::from(DONE);
         }
         Asked::Version => {
-            print(&format!(
-                "isochrone-{} {}\n",
-                role_name(role),
-                env!("CARGO_PKG_VERSION")
-            ));
+            print(&format!("isochrone-{} {}\n", role.as_str(), env!("CARGO_PKG_VERSION")));
             return ExitCode::from(DONE);
         }
         Asked::Unknown(argument) => {
@@ -132,7 +127,7 @@ where
     };
     telemetry.observe(&context.metrics);
     drop(context.tasks.spawn("signals", signals.watch(stop.clone(), shutdown)));
-    tracing::info!(daemon = %context.daemon, domain = context.domain.0, version = env!("CARGO_PKG_VERSION"), "{} starts", role_name(role));
+    tracing::info!(daemon = %context.daemon, domain = context.domain.0, version = env!("CARGO_PKG_VERSION"), "{} starts", role.as_str());
     let tasks = context.tasks.clone();
     let outcome = tokio::select! {
         outcome = Box::pin(work(context, loaded.settings)) => Some(outcome),
@@ -159,7 +154,7 @@ where
             FAILED
         }
         (_, Cause::Asked) => {
-            tracing::info!("{} is done", role_name(role));
+            tracing::info!("{} is done", role.as_str());
             DONE
         }
     }
@@ -168,7 +163,7 @@ where
 /// Everything the work stands on.
 fn context(role: Role, common: Common, stop: Stop) -> Result<Context, Box<dyn std::error::Error>> {
     let common = Arc::new(common);
-    let (health, metrics) = (Health::new(role_name(role)), Metrics::new());
+    let (health, metrics) = (Health::new(role.as_str()), Metrics::new());
     page::serve(common.listen, role, &health, &metrics)?;
     let (clock, store) = open_store(&common)?;
     let context = Context::new(

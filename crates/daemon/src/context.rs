@@ -71,20 +71,11 @@ impl Context {
             store: shared.store.clone(),
             clock: shared.clock.clone(),
             domain: shared.clock.domain(),
-            health: shared.health.part(role_name(role)),
+            health: shared.health.part(role.as_str()),
             metrics: shared.metrics.clone(),
             tasks: Tasks::new(stop.clone()),
             stop,
         }
-    }
-}
-
-/// The daemon's name as programs, ports and logs spell it.
-pub(crate) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Producer => "producer",
-        Role::Consumer => "consumer",
-        Role::Plotter => "plotter",
     }
 }
 

@@ -17,7 +17,7 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 
-use crate::{Metrics, context::role_name};
+use crate::Metrics;
 use client::Client;
 
 /// The target of spans; what has another one is never exported. Below `info`, so that log lines do not carry them.
@@ -139,7 +139,7 @@ fn resource(role: Role) -> Resource {
         KeyValue::new("service.instance.id", format!("{id:016x}")),
     ]);
     if !named {
-        builder = builder.with_service_name(format!("isochrone-{}", role_name(role)));
+        builder = builder.with_service_name(format!("isochrone-{}", role.as_str()));
     }
     builder.build()
 }

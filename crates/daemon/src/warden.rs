@@ -13,7 +13,7 @@ use std::{
 };
 
 use isochrone_model::id::RunName;
-use isochrone_store::{Error, types::RunRecord};
+use isochrone_store::{Error, lease::ANSWER_WITHIN, types::RunRecord};
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::Context;
@@ -25,8 +25,6 @@ mod watcher;
 use closer::Closer;
 use watcher::Watcher;
 
-/// A call unanswered for this long has failed.
-const ANSWER: Duration = Duration::from_millis(500);
 /// Snapshots of a large partition take longer.
 const LONG_ANSWER: Duration = Duration::from_secs(10);
 
@@ -82,7 +80,7 @@ impl Drop for Warden {
 /// The run's record, as soon as the store answers; `None` when there is no such run.
 async fn known(context: &Context, run: &RunName) -> Option<RunRecord> {
     loop {
-        match answer(ANSWER, context.store.run(run)).await {
+        match answer(ANSWER_WITHIN, context.store.run(run)).await {
             Ok(record) => return record,
             Err(_) => tokio::time::sleep(context.common.lease / 6).await,
         }

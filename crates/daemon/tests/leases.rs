@@ -117,9 +117,7 @@ impl Scene {
 
     async fn standing(&self, daemon: DaemonId) -> bool {
         let roster = self.store.roster(&self.run).await.unwrap();
-        roster
-            .iter()
-            .any(|member| member.daemon == daemon && !member.ended && !member.vanished)
+        roster.iter().any(|member| member.daemon == daemon && member.stands())
     }
 
     async fn state(&self) -> RunState {

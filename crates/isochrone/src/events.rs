@@ -8,7 +8,7 @@ use isochrone_model::{
     row::{Connects, Trouble},
     time::{NANOS_PER_SECOND, Reference, Second},
 };
-use isochrone_store::types::{Member, Note, NoteKind, Role, RunRecord};
+use isochrone_store::types::{Member, Note, NoteKind, RunRecord};
 
 use crate::facts::utc;
 
@@ -57,12 +57,7 @@ fn event(daemon: Option<String>, what: &str) -> Event {
 }
 
 fn name(member: &Member) -> String {
-    let role = match member.role {
-        Role::Producer => "producer",
-        Role::Consumer => "consumer",
-        Role::Plotter => "plotter",
-    };
-    format!("{role} {} ({})", member.ordinal, member.daemon)
+    format!("{} {} ({})", member.role.as_str(), member.ordinal, member.daemon)
 }
 
 fn named(daemon: DaemonId, names: &Names) -> String {
@@ -214,7 +209,7 @@ mod tests {
     use std::time::Duration;
 
     use isochrone_model::row::{ReceiptRow, Takeover};
-    use isochrone_store::types::{Pins, RunState};
+    use isochrone_store::types::{Pins, Role, RunState};
 
     use super::*;
 

@@ -12,7 +12,7 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error, Store,
-    types::{PartitionSnapshot, RunRecord, RunState},
+    types::{PartitionSnapshot, RunRecord},
 };
 
 use crate::events::events;
@@ -28,7 +28,7 @@ pub struct Wanted {
 
 /// Reads all partitions of a run, each atomically.
 pub async fn gather(store: &dyn Store, run: &RunRecord, wanted: &Wanted) -> Result<RunFacts, Error> {
-    let mut facts = RunFacts::new(run.run.clone(), state_name(run.state));
+    let mut facts = RunFacts::new(run.run.clone(), run.state.as_str());
     facts.restored = run.restored;
     facts.per_topic = wanted.per_topic;
     facts.objectives.clone_from(&wanted.objectives);
@@ -100,15 +100,6 @@ fn add_sinks(facts: &mut RunFacts, snapshot: &PartitionSnapshot) {
 pub fn utc(at: Reference) -> String {
     let timestamp = jiff::Timestamp::from_nanosecond(i128::from(at.0)).unwrap_or_default();
     format!("{timestamp:.3}")
-}
-
-/// The state's name in reports.
-pub fn state_name(state: RunState) -> &'static str {
-    match state {
-        RunState::Open => "open",
-        RunState::Draining => "draining",
-        RunState::Closed => "closed",
-    }
 }
 
 #[cfg(test)]

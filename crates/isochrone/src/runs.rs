@@ -10,11 +10,7 @@ use isochrone_store::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    cli::Format,
-    facts::{state_name, utc},
-    text::plain_table,
-};
+use crate::{cli::Format, facts::utc, text::plain_table};
 
 /// The named run, or the newest.
 ///
@@ -56,7 +52,7 @@ pub async fn list(store: &dyn Store, format: Format) -> Result<String, Error> {
     for run in runs {
         table.add_row([
             run.run.to_string(),
-            state_name(run.state).to_owned(),
+            run.state.as_str().to_owned(),
             utc(run.opened_at),
             run.closed_at.map(utc).unwrap_or_default(),
             run.pins.partitions.to_string(),
@@ -69,7 +65,7 @@ pub async fn list(store: &dyn Store, format: Format) -> Result<String, Error> {
 fn describe(run: &RunRecord) -> serde_json::Value {
     json!({
         "run": run.run,
-        "state": state_name(run.state),
+        "state": run.state.as_str(),
         "opened_at": utc(run.opened_at),
         "closed_at": run.closed_at.map(utc),
         "partitions": run.pins.partitions,

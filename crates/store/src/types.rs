@@ -25,6 +25,25 @@ pub enum RunState {
     Closed,
 }
 
+impl RunState {
+    /// All of them, in their order.
+    pub const ALL: [RunState; 3] = [RunState::Open, RunState::Draining, RunState::Closed];
+
+    /// As the store and reports spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunState::Open => "open",
+            RunState::Draining => "draining",
+            RunState::Closed => "closed",
+        }
+    }
+
+    /// The other way round.
+    pub fn named(name: &str) -> Option<RunState> {
+        RunState::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
 /// [`Pins::claim_unit`] of a run whose partitions are held as a whole.
 pub const WHOLE_PARTITIONS: &str = "partition";
 
@@ -86,6 +105,25 @@ pub enum Role {
     Consumer,
     /// Aggregates.
     Plotter,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Producer, Role::Consumer, Role::Plotter];
+
+    /// As the store, programs and logs spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Producer => "producer",
+            Role::Consumer => "consumer",
+            Role::Plotter => "plotter",
+        }
+    }
+
+    /// The other way round.
+    pub fn named(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.as_str() == name)
+    }
 }
 
 /// A daemon's row in the run's roster.

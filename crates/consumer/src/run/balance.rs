@@ -112,7 +112,7 @@ impl Run {
         let roster = self.context.store.roster(&self.record.run).await?;
         let alive = roster
             .iter()
-            .filter(|member| member.role == Role::Consumer && !member.ended && !member.vanished);
+            .filter(|member| member.role == Role::Consumer && member.stands());
         Ok(alive.map(|member| member.daemon).collect())
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use isochrone_model::time::Clock;
-use isochrone_store::Store;
+use isochrone_store::{Store, lease::ANSWER_WITHIN};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::{
@@ -18,8 +18,6 @@ use crate::{Metric, Metrics, Stop, Tasks};
 /// Quick readings at the start: one of them will have met no delay.
 const FIRST_READINGS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// A reading unanswered for this long would be worth nothing.
-const READING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Offset bound.
 pub const BOUND: Metric = Metric::gauge(
@@ -88,12 +86,12 @@ impl Discipline {
     async fn read(&mut self) -> bool {
         let run = self.clock.followed();
         let asked = self.clock.monotonic();
-        let answer = timeout(READING_TIMEOUT, self.store.read(run.as_ref())).await;
+        let answer = timeout(ANSWER_WITHIN, self.store.read(run.as_ref())).await;
         let answered = self.clock.monotonic();
         let (reference, life) = match answer {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => return self.failed(&error.to_string()),
-            Err(_) => return self.failed("read the reference clock: no answer within 500 ms"),
+            Err(_) => return self.failed(&format!("read the reference clock: no answer within {ANSWER_WITHIN:?}")),
         };
         if self.away {
             self.away = false;

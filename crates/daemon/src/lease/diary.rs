@@ -8,6 +8,7 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error, Fate, Store,
+    lease::ANSWER_WITHIN,
     types::{Note, NoteKind},
 };
 use tokio::time::{Duration, Instant, error::Elapsed, timeout_at};
@@ -18,8 +19,6 @@ use crate::clock::SystemClock;
 const WAITING: usize = 64;
 /// Absences told of in one run: an overloaded host has more than anybody reads.
 const ABSENCES: u32 = 50;
-/// A note unanswered for this long is sent again.
-const ANSWER: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub struct Diary {
@@ -83,7 +82,7 @@ impl Diary {
     /// Tells the store one thing that it has not got, before `until`; whether that is done with. Leases are renewed by the same
     /// task: a store that is slow must not hold them up.
     pub async fn deliver_one(&mut self, store: &dyn Store, run: &RunName, until: Instant) -> bool {
-        let until = until.min(Instant::now() + ANSWER);
+        let until = until.min(Instant::now() + ANSWER_WITHIN);
         if let Some(note) = self.waiting.front() {
             let done = Diary::said(timeout_at(until, store.note(run, note)).await, run, note.what);
             if done {
@@ -108,7 +107,7 @@ impl Diary {
 
     /// Tells the store the rest, while it answers.
     pub async fn deliver(&mut self, store: &dyn Store, run: &RunName) {
-        while self.deliver_one(store, run, Instant::now() + ANSWER).await {}
+        while self.deliver_one(store, run, Instant::now() + ANSWER_WITHIN).await {}
     }
 
     /// Whether there is no more to do about it.

@@ -13,7 +13,7 @@ use isochrone_model::{
     id::{DaemonId, Partition, RunName},
     time::{Clock, Monotonic},
 };
-use isochrone_store::{Error, Store, types::Renewal};
+use isochrone_store::{Error, Store, lease::ANSWER_WITHIN, types::Renewal};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until, timeout},
@@ -25,8 +25,6 @@ use crate::{Context, clock::SystemClock};
 /// Events on their way to the holder. `Held` ones that find no room are dropped, for the next renewal repeats them; the
 /// others wait inside the keeper, never more than one of each.
 const EVENTS: usize = 256;
-/// A renewal unanswered for this long has failed.
-const ANSWER: Duration = Duration::from_millis(500);
 /// How often it is seen whether the daemon was away.
 const VIGIL: Duration = Duration::from_millis(500);
 
@@ -108,7 +106,7 @@ impl LeaseKeeper {
     /// then timed from 500 ms ago, for no such call takes longer. Adding again changes nothing.
     pub fn add(&self, partition: Partition) {
         let now = self.shared.clock.monotonic();
-        self.add_from(partition, Monotonic(now.0.saturating_sub(nanos(ANSWER))));
+        self.add_from(partition, Monotonic(now.0.saturating_sub(nanos(ANSWER_WITHIN))));
     }
 
     /// The same with the time just before the call that made the row.
@@ -147,7 +145,7 @@ impl LeaseKeeper {
         let mut done = self.shared.done.subscribe();
         self.shared.nudge.notify_one();
         // One renewal may be under way, the next one is ours.
-        match timeout(2 * ANSWER, done.wait_for(|done| done.asked >= ticket)).await {
+        match timeout(2 * ANSWER_WITHIN, done.wait_for(|done| done.asked >= ticket)).await {
             Ok(Ok(done)) => done.answered,
             _ => false,
         }
@@ -215,11 +213,11 @@ impl Task {
         let partitions: Vec<Partition> = self.shared.lock().keys().copied().collect();
         let asked_at = self.shared.clock.monotonic();
         let call = self.store.renew(&self.run, self.daemon, &partitions);
-        let answer = match timeout(ANSWER, call).await {
+        let answer = match timeout(ANSWER_WITHIN, call).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::Away {
                 address: "ISOCHRONE_REDIS_URL".to_owned(),
-                cause: "no answer within 500 ms".to_owned(),
+                cause: format!("no answer within {ANSWER_WITHIN:?}"),
             }),
         };
         let answered = answer.is_ok();

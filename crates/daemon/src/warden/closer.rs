@@ -14,13 +14,14 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error,
+    lease::ANSWER_WITHIN,
     types::{
         DeviceState, Entry, EntryId, Member, PartitionSnapshot, Role, RunRecord, RunState, TopicState, TopicStatus,
     },
 };
 use tokio::time::Instant;
 
-use super::{ANSWER, LONG_ANSWER, answer, rebuild::rebuilt, watcher::poll_every};
+use super::{LONG_ANSWER, answer, rebuild::rebuilt, watcher::poll_every};
 use crate::Context;
 
 /// How long a run that is otherwise at rest waits for a sink that does not move: a restart of its back end fits in.
@@ -94,24 +95,25 @@ impl Closer {
 
     async fn pass(&mut self) -> Result<Pass, Error> {
         let store = self.context.store.clone();
-        let Some(record) = answer(ANSWER, store.run(&self.run)).await? else {
+        let Some(record) = answer(ANSWER_WITHIN, store.run(&self.run)).await? else {
             return Ok(Pass::Over);
         };
         if record.state == RunState::Closed {
             return Ok(Pass::Over);
         }
-        let roster = answer(ANSWER, store.roster(&self.run)).await?;
+        let roster = answer(ANSWER_WITHIN, store.roster(&self.run)).await?;
         if !leads(self.context.daemon, &roster) {
             return Ok(Pass::Follows);
         }
         if record.state == RunState::Open {
             let over = producers_are_done(&roster) || self.is_deserted(&roster);
-            if !over || !answer(ANSWER, store.advance_run(&self.run, RunState::Draining)).await? {
+            if !over || !answer(ANSWER_WITHIN, store.advance_run(&self.run, RunState::Draining)).await? {
                 return Ok(Pass::Leads);
             }
             tracing::info!(run = %self.run, "no producer is left; the run drains");
         }
-        if self.drained(&roster).await? && answer(ANSWER, store.advance_run(&self.run, RunState::Closed)).await? {
+        if self.drained(&roster).await? && answer(ANSWER_WITHIN, store.advance_run(&self.run, RunState::Closed)).await?
+        {
             tracing::info!(run = %self.run, "everything has come to rest; the run is closed");
             return Ok(Pass::Over);
         }
@@ -124,7 +126,7 @@ impl Closer {
     fn is_deserted(&mut self, roster: &[Member]) -> bool {
         if roster
             .iter()
-            .any(|member| member.role == Role::Producer || stands(member))
+            .any(|member| member.role == Role::Producer || member.stands())
         {
             self.deserted = None;
             return false;
@@ -143,7 +145,7 @@ impl Closer {
     async fn drained(&mut self, roster: &[Member]) -> Result<bool, Error> {
         let plotter_lives = roster
             .iter()
-            .any(|member| member.role == Role::Plotter && stands(member));
+            .any(|member| member.role == Role::Plotter && member.stands());
         let mut all = true;
         for partition in self.partitions.clone() {
             if self.done.contains(&partition) {
@@ -179,10 +181,10 @@ impl Closer {
             return Ok(true);
         }
         let snapshot = answer(LONG_ANSWER, store.snapshot(&self.run, partition)).await?;
-        let leases = answer(ANSWER, store.leases(&self.run, &[partition])).await?;
+        let leases = answer(ANSWER_WITHIN, store.leases(&self.run, &[partition])).await?;
         let living: BTreeSet<DaemonId> = roster
             .iter()
-            .filter(|member| stands(member))
+            .filter(|member| member.stands())
             .map(|member| member.daemon)
             .chain(leases.iter().map(|lease| lease.1))
             .collect();
@@ -244,7 +246,7 @@ impl Closer {
         }
         let unheard = book.settle_unclaimed(now);
         let settled = answer(
-            ANSWER,
+            ANSWER_WITHIN,
             self.context.store.settle(&self.run, partition, topic, &book.save()),
         )
         .await?;
@@ -269,7 +271,7 @@ impl Closer {
             let next = receipt.epochs.get(&device.epoch).map_or(0, |epoch| epoch.next);
             let rebuilt = rebuilt(row, next, device.qos);
             answer(
-                ANSWER,
+                ANSWER_WITHIN,
                 self.context.store.bury(&self.run, partition, device.epoch, &rebuilt),
             )
             .await?;
@@ -329,22 +331,18 @@ impl Closer {
     }
 }
 
-fn stands(member: &Member) -> bool {
-    !member.ended && !member.vanished
-}
-
 /// The living consumer or plotter with the lowest id, or anybody when there is none.
 fn leads(daemon: DaemonId, roster: &[Member]) -> bool {
     roster
         .iter()
-        .filter(|member| stands(member) && member.role != Role::Producer)
+        .filter(|member| member.stands() && member.role != Role::Producer)
         .all(|member| daemon <= member.daemon)
 }
 
 /// There was a producer, and none is left.
 fn producers_are_done(roster: &[Member]) -> bool {
     let mut producers = roster.iter().filter(|member| member.role == Role::Producer).peekable();
-    producers.peek().is_some() && producers.all(|member| !stands(member))
+    producers.peek().is_some() && producers.all(|member| !member.stands())
 }
 
 /// Devices that share a response topic. One without a last word whose producer is gone has vanished.

@@ -8,12 +8,12 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error,
-    lease::Observer,
+    lease::{ANSWER_WITHIN, Observer},
     types::{Member, Note, NoteKind, RunRecord},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{ANSWER, answer};
+use super::answer;
 use crate::Context;
 
 /// The roster is observed like one more partition.
@@ -66,13 +66,16 @@ impl Watcher {
         let asked_at = self.context.clock.monotonic();
         (
             asked_at,
-            answer(ANSWER, self.context.store.leases(&self.run, &self.partitions)).await,
+            answer(ANSWER_WITHIN, self.context.store.leases(&self.run, &self.partitions)).await,
         )
     }
 
     async fn ask_members(&self) -> (Monotonic, Result<Vec<Member>, Error>) {
         let asked_at = self.context.clock.monotonic();
-        (asked_at, answer(ANSWER, self.context.store.roster(&self.run)).await)
+        (
+            asked_at,
+            answer(ANSWER_WITHIN, self.context.store.roster(&self.run)).await,
+        )
     }
 
     async fn evict(&mut self, partition: Partition, daemon: DaemonId, counter: u64) {
@@ -81,7 +84,12 @@ impl Watcher {
             return;
         }
         // A lost answer is no matter: the row is seen again, or is gone.
-        if let Ok(true) = answer(ANSWER, self.context.store.evict(&self.run, partition, daemon, counter)).await {
+        if let Ok(true) = answer(
+            ANSWER_WITHIN,
+            self.context.store.evict(&self.run, partition, daemon, counter),
+        )
+        .await
+        {
             self.tell(daemon, "is dead; what it held is free").await;
             tracing::debug!(run = %self.run, %daemon, %partition, "evicted");
         }
@@ -91,7 +99,7 @@ impl Watcher {
         if daemon == self.context.daemon {
             return;
         }
-        if let Ok(true) = answer(ANSWER, self.context.store.expel(&self.run, daemon, counter)).await {
+        if let Ok(true) = answer(ANSWER_WITHIN, self.context.store.expel(&self.run, daemon, counter)).await {
             self.tell(daemon, "is dead; it leaves the roster").await;
         }
     }
@@ -107,7 +115,7 @@ impl Watcher {
             at: self.context.clock.reference(),
             lasted_ns: 0,
         };
-        if let Err(error) = answer(ANSWER, self.context.store.note(&self.run, &note)).await {
+        if let Err(error) = answer(ANSWER_WITHIN, self.context.store.note(&self.run, &note)).await {
             tracing::warn!(run = %self.run, %daemon, "failed to keep for the report when it was found dead: {error}");
         }
     }
@@ -115,7 +123,7 @@ impl Watcher {
 
 /// Members that neither ended nor vanished.
 fn standing(members: &[Member]) -> Vec<(Partition, DaemonId, u64)> {
-    let standing = members.iter().filter(|member| !member.ended && !member.vanished);
+    let standing = members.iter().filter(|member| member.stands());
     standing.map(|member| (ROSTER, member.daemon, member.counter)).collect()
 }
 

@@ -140,7 +140,7 @@ impl RedisStore {
     }
 
     pub(super) async fn advance_state(&self, run: &RunName, to: RunState) -> Result<bool, Error> {
-        let answer = self.in_run(run, &ADVANCE_RUN, |call| call.arg(state_name(to))).await?;
+        let answer = self.in_run(run, &ADVANCE_RUN, |call| call.arg(to.as_str())).await?;
         read::<Option<bool>>("run", answer)?.ok_or_else(|| unknown(run))
     }
 
@@ -215,7 +215,7 @@ impl RedisStore {
         wish: Option<u32>,
     ) -> Result<u32, Error> {
         let wish = wish.map(|wish| wish.to_string()).unwrap_or_default();
-        let fill = |call: Call| call.arg(daemon.to_string()).arg(role_name(role)).arg(wish);
+        let fill = |call: Call| call.arg(daemon.to_string()).arg(role.as_str()).arg(wish);
         let answer: Option<String> = read("roster", self.in_run(run, &ENLIST, fill).await?)?;
         match answer.ok_or_else(|| unknown(run))?.as_str() {
             state @ ("draining" | "closed") => Err(Error::Run {
@@ -283,7 +283,7 @@ fn record(run: &RunName, answer: Value) -> Result<Option<RunRecord>, Error> {
             partitions: parse("run", field("partitions")?)?,
             claim_unit: field("claim_unit")?.to_owned(),
         },
-        state: state(field("state")?)?,
+        state: RunState::named(field("state")?).ok_or_else(|| corrupt("run", "an unknown state"))?,
         opened_at: reference_us(field("opened_us")?)?,
         closed_at: fields.get("closed_us").map(|us| reference_us(us)).transpose()?,
         keep: Duration::from_millis(parse("run", field("keep_ms")?)?),
@@ -293,43 +293,12 @@ fn record(run: &RunName, answer: Value) -> Result<Option<RunRecord>, Error> {
 
 fn member(daemon: DaemonId, row: &str) -> Result<Member, Error> {
     let [role, ordinal, counter, standing] = words("roster", row)?;
-    let role = match role.as_str() {
-        "producer" => Role::Producer,
-        "consumer" => Role::Consumer,
-        "plotter" => Role::Plotter,
-        _ => return Err(corrupt("roster", role)),
-    };
     Ok(Member {
         daemon,
-        role,
+        role: Role::named(&role).ok_or_else(|| corrupt("roster", role))?,
         ordinal: parse("roster", &ordinal)?,
         counter: parse("roster", &counter)?,
         ended: standing == "ended",
         vanished: standing == "vanished",
     })
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Producer => "producer",
-        Role::Consumer => "consumer",
-        Role::Plotter => "plotter",
-    }
-}
-
-fn state(name: &str) -> Result<RunState, Error> {
-    match name {
-        "open" => Ok(RunState::Open),
-        "draining" => Ok(RunState::Draining),
-        "closed" => Ok(RunState::Closed),
-        _ => Err(corrupt("run", name)),
-    }
-}
-
-fn state_name(state: RunState) -> &'static str {
-    match state {
-        RunState::Open => "open",
-        RunState::Draining => "draining",
-        RunState::Closed => "closed",
-    }
 }
