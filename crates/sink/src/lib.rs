@@ -8,6 +8,7 @@ pub mod elasticsearch;
 mod error;
 mod http;
 pub mod influxdb;
+mod measures;
 pub mod otlp;
 pub mod prometheus;
 pub mod runner;

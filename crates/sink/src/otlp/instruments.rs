@@ -1,102 +1,64 @@
-//! What is sent of a topic, declared as data. Names and units follow the semantic conventions for messaging clients where
-//! they have one; everything else is `isochrone.*`.
+//! What is sent of a topic. Names and units follow the semantic conventions for messaging clients where they have one;
+//! everything else is `isochrone.*`.
+
+use std::sync::LazyLock;
 
 use isochrone_model::{histogram::Histogram, window::TopicTotals};
 
-/// A counter, in messages.
-pub struct Counter {
-    pub name: &'static str,
+use crate::measures::{COUNTS, LATENCIES};
+
+/// A counter, in messages, or a histogram, in seconds.
+pub struct Instrument<T> {
+    pub name: String,
     pub description: &'static str,
     /// `messaging.operation.name`, which the conventions ask for with their own names.
     pub operation: Option<&'static str>,
-    pub value: fn(&TopicTotals) -> u64,
+    pub value: T,
 }
 
-/// A histogram, in seconds.
-pub struct Duration {
-    pub name: &'static str,
-    pub description: &'static str,
-    /// See [`Counter::operation`].
-    pub operation: Option<&'static str>,
-    pub value: fn(&TopicTotals) -> &Histogram,
-}
+/// What the conventions have a name for: ours, theirs, and the operation.
+const CONVENTIONS: [(&str, &str, &str); 2] = [
+    ("sent", "messaging.client.sent.messages", "publish"),
+    ("ack", "messaging.client.operation.duration", "publish"),
+];
 
-macro_rules! counters {
-    ($($name:literal $(of $operation:literal)?, $description:literal, $value:expr;)*) => {
-        /// Every counter of a topic.
-        pub const COUNTERS: &[Counter] = &[$(Counter {
-            name: $name,
-            description: $description,
-            operation: counters!(@operation $($operation)?),
-            value: $value,
-        }),*];
+type Count = fn(&TopicTotals) -> u64;
+type Latency = fn(&TopicTotals) -> &Histogram;
+
+/// Every counter of a topic.
+pub static COUNTERS: LazyLock<Vec<Instrument<Count>>> = LazyLock::new(|| {
+    let consumed = Instrument {
+        name: "messaging.client.consumed.messages".to_owned(),
+        description: "Messages delivered, whatever they were.",
+        operation: Some("receive"),
+        value: consumed as Count,
     };
-    (@operation $operation:literal) => { Some($operation) };
-    (@operation) => { None };
-}
-
-counters! {
-    "messaging.client.sent.messages" of "publish", "Messages offered to the socket.", |t| t.sent;
-    "messaging.client.consumed.messages" of "receive", "Messages delivered, whatever they were.",
-        |t| t.received + t.duplicates + t.retained + t.unstamped + t.foreign;
-    "isochrone.messages.scheduled", "Messages that the schedule wanted out.", |t| t.scheduled;
-    "isochrone.unsent", "Messages given up before they were offered to the socket.", |t| t.unsent;
-    "isochrone.acked", "Messages acknowledged by the broker (QoS 1 and 2).", |t| t.acked;
-    "isochrone.refused", "Messages refused by the broker (QoS 1 and 2).", |t| t.refused;
-    "isochrone.unconfirmed", "Messages never answered by the broker when their device ended (QoS 1 and 2).",
-        |t| t.unconfirmed;
-    "isochrone.received", "First copies received and stored.", |t| t.received;
-    "isochrone.duplicates", "Further copies received.", |t| t.duplicates;
-    "isochrone.retained", "Retained messages received.", |t| t.retained;
-    "isochrone.unstamped", "Messages received without a stamp or with a broken one.", |t| t.unstamped;
-    "isochrone.foreign", "Messages received that belong to another topic or another run.", |t| t.foreign;
-    "isochrone.reordered", "First copies received below the highest sequence of their device.", |t| t.reordered;
-    "isochrone.lost", "Messages given up as lost; see isochrone.lost.found.", |t| t.missing.lost;
-    "isochrone.lost.found", "Messages given up as lost that came after all.", |t| t.found.lost;
-    "isochrone.unrecorded", "Messages that may have come while the consumer's state was lost with it.",
-        |t| t.missing.unrecorded;
-    "isochrone.unrecorded.found", "Messages given up as unrecorded that came after all.", |t| t.found.unrecorded;
-    "isochrone.unheard", "Messages sent while nobody listened.", |t| t.missing.unheard;
-    "isochrone.unheard.found", "Messages given up as unheard that came after all.", |t| t.found.unheard;
-    "isochrone.dropped", "Samples that the consumer had to drop.", |t| t.dropped;
-}
+    let counts = COUNTS
+        .iter()
+        .map(|count| Instrument::new(count.name, count.help, count.value));
+    counts.chain([consumed]).collect()
+});
 
 /// Every histogram of a topic.
-pub const DURATIONS: &[Duration] = &[
-    Duration {
-        name: "isochrone.response",
-        description: "From when the schedule wanted a message out until it was received: free of coordinated omission.",
-        operation: None,
-        value: |t| &t.response,
-    },
-    Duration {
-        name: "isochrone.transit",
-        description: "From when a message was offered to the socket until it was received; clock skew may make it negative.",
-        operation: None,
-        value: |t| &t.transit,
-    },
-    Duration {
-        name: "isochrone.publish_delay",
-        description: "From when the schedule wanted a message out until it was offered to the socket, of received messages.",
-        operation: None,
-        value: |t| &t.publish_delay,
-    },
-    Duration {
-        name: "isochrone.late",
-        description: "The producer's own part of the publish delay, of sent messages.",
-        operation: None,
-        value: |t| &t.late,
-    },
-    Duration {
-        name: "messaging.client.operation.duration",
-        description: "From offering a message to its PUBACK or PUBREC.",
-        operation: Some("publish"),
-        value: |t| &t.ack,
-    },
-    Duration {
-        name: "isochrone.complete",
-        description: "From PUBREL to PUBCOMP (QoS 2).",
-        operation: None,
-        value: |t| &t.complete,
-    },
-];
+pub static DURATIONS: LazyLock<Vec<Instrument<Latency>>> = LazyLock::new(|| {
+    let latencies = LATENCIES.iter();
+    latencies
+        .map(|latency| Instrument::new(latency.name, latency.help, latency.value))
+        .collect()
+});
+
+fn consumed(totals: &TopicTotals) -> u64 {
+    totals.received + totals.duplicates + totals.retained + totals.unstamped + totals.foreign
+}
+
+impl<T> Instrument<T> {
+    fn new(name: &str, description: &'static str, value: T) -> Instrument<T> {
+        let convention = CONVENTIONS.iter().find(|(ours, ..)| *ours == name);
+        Instrument {
+            name: convention.map_or_else(|| format!("isochrone.{name}"), |(_, theirs, _)| (*theirs).to_owned()),
+            description,
+            operation: convention.map(|(.., operation)| *operation),
+            value,
+        }
+    }
+}

@@ -19,6 +19,7 @@ use super::{
     Temporality, exponential,
     instruments::{COUNTERS, DURATIONS},
 };
+use crate::measures::SECONDS;
 
 /// The attribute that tells resources apart.
 const INSTANCE: &str = "service.instance.id";
@@ -141,7 +142,7 @@ impl Points {
     /// Adds one topic; how many bytes that is.
     fn add(&mut self, subject: &Subject<'_>, temporality: Temporality, topic: &str, totals: &TopicTotals) -> usize {
         let mut size = 0;
-        for (place, counter) in self.counters.iter_mut().zip(COUNTERS) {
+        for (place, counter) in self.counters.iter_mut().zip(COUNTERS.iter()) {
             let value = (counter.value)(totals);
             // A difference of nothing says nothing; a running total of zero says that there was none.
             if value == 0 && temporality == Temporality::Delta {
@@ -156,7 +157,7 @@ impl Points {
             size += point.encoded_len();
             place.push(point);
         }
-        for (place, duration) in self.durations.iter_mut().zip(DURATIONS) {
+        for (place, duration) in self.durations.iter_mut().zip(DURATIONS.iter()) {
             let histogram = (duration.value)(totals);
             if histogram.is_empty() {
                 continue;
@@ -179,7 +180,7 @@ impl Points {
             Temporality::Delta => AggregationTemporality::Delta,
         } as i32;
         let counters = COUNTERS.iter().zip(self.counters).map(|(counter, data_points)| Metric {
-            name: counter.name.to_owned(),
+            name: counter.name.clone(),
             description: counter.description.to_owned(),
             unit: "{message}".to_owned(),
             data: (!data_points.is_empty()).then_some(Data::Sum(Sum {
@@ -193,7 +194,7 @@ impl Points {
             .iter()
             .zip(self.durations)
             .map(|(duration, data_points)| Metric {
-                name: duration.name.to_owned(),
+                name: duration.name.clone(),
                 description: duration.description.to_owned(),
                 unit: "s".to_owned(),
                 data: (!data_points.is_empty()).then_some(Data::ExponentialHistogram(ExponentialHistogram {
@@ -252,12 +253,7 @@ fn gauges(subject: &Subject<'_>) -> Vec<Metric> {
         )
     });
     vec![
-        gauge(
-            "isochrone.seconds",
-            "Seconds of a partition by the worst reason not to trust them, as its own entries tell.",
-            "{second}",
-            seconds.collect(),
-        ),
+        gauge("isochrone.seconds", SECONDS, "{second}", seconds.collect()),
         gauge(
             "isochrone.transit.bound",
             "Largest uncertainty of a transit between two clocks; zero on one host.",

@@ -11,8 +11,9 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 
 use super::{
     Generation, OTHER, Shown,
-    series::{COUNTERS, Classic, HISTOGRAMS, Series},
+    series::{Classic, Series},
 };
+use crate::measures::{COUNTS, LATENCIES, SECONDS};
 
 /// Everything visible; families without a metric are left out (the text encoder refuses them).
 pub(super) fn render(
@@ -30,17 +31,19 @@ pub(super) fn render(
         .iter()
         .flat_map(|(run, partition, generation)| labelled(run, *partition, generation))
         .collect();
-    for (place, spec) in COUNTERS.iter().enumerate() {
+    for (place, count) in COUNTS.iter().enumerate() {
         let metrics = series
             .iter()
             .map(|(labels, series)| counter(labels.clone(), series.counters[place]));
-        families.push(family(spec.name, spec.help, MetricType::COUNTER, metrics.collect()));
+        let name = format!("isochrone_{}_total", count.name.replace('.', "_"));
+        families.push(family(&name, count.help, MetricType::COUNTER, metrics.collect()));
     }
-    for (place, spec) in HISTOGRAMS.iter().enumerate() {
+    for (place, latency) in LATENCIES.iter().enumerate() {
         let metrics = series
             .iter()
             .map(|(labels, series)| histogram(labels.clone(), buckets, &series.histograms[place]));
-        families.push(family(spec.name, spec.help, MetricType::HISTOGRAM, metrics.collect()));
+        let name = format!("isochrone_{}_seconds", latency.name.replace('.', "_"));
+        families.push(family(&name, latency.help, MetricType::HISTOGRAM, metrics.collect()));
     }
 
     let seconds = visible.iter().flat_map(|(run, partition, generation)| {
@@ -55,7 +58,7 @@ pub(super) fn render(
     });
     families.push(family(
         "isochrone_seconds_total",
-        "Seconds of a partition by the worst reason not to trust them, as its own entries tell.",
+        SECONDS,
         MetricType::COUNTER,
         seconds.collect(),
     ));
