@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
 
+#[expect(dead_code, reason = "each test program uses a part of it")]
+#[path = "support/entries.rs"]
+mod entries;
 #[path = "elasticsearch/support.rs"]
 mod support;
 

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+#[path = "support/entries.rs"]
+mod entries;
+
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -13,13 +16,11 @@ use std::{
     time::Duration,
 };
 
+use entries::{device, receipt, sends};
 use isochrone_model::{
-    entry::{ConsumerDelay, ReceiptHead, ReceiptPart, Sample, SendHead, SendPart},
-    histogram::Histogram,
-    id::{DaemonId, Domain, Epoch, Partition, RunName, Topic},
-    row::Device,
-    time::{Clock, Monotonic, Offset, Reference, Second},
-    window::{CutEntry, Totals},
+    id::{Partition, RunName},
+    time::{Clock, Monotonic, Offset, Second},
+    window::Totals,
 };
 use isochrone_sink::{
     Cut, Departure, Hold, Sink,
@@ -126,86 +127,10 @@ impl Page {
     }
 }
 
-fn device(topic: &str, epoch: u64) -> Device {
-    Device {
-        epoch: Epoch(epoch),
-        device: format!("d{epoch}"),
-        client_id: String::new(),
-        topic: Topic::from(topic),
-        response_topic: Topic::from(topic),
-        url: "mqtt://localhost:1883".to_owned(),
-        qos: 1,
-        mqtt_version: "5".to_owned(),
-        rate: Some(1.0),
-        domain: Domain(1),
-        producer: DaemonId(1),
-    }
-}
-
-fn receipt(topic: &str, epoch: u64, second: i64, transits: &[i64]) -> CutEntry {
-    let due = Second(second).start();
-    let sample = |(sequence, transit): (usize, &i64)| Sample {
-        epoch: Epoch(epoch),
-        sequence: sequence as u64,
-        due,
-        sent: due + 50_000,
-        received: Reference(due.0 + 50_000 + transit),
-        transit_ns: *transit,
-        delay: ConsumerDelay::None,
-        warmup: false,
-    };
-    let part = ReceiptPart {
-        samples: transits.iter().enumerate().map(sample).collect(),
-        duplicates: 1,
-        ..ReceiptPart::default()
-    };
-    let head = ReceiptHead {
-        daemon: DaemonId(2),
-        domain: Domain(1),
-        bound_ns: 0,
-        era_changed: false,
-        ack_limited: false,
-        absences: Vec::new(),
-    };
-    CutEntry::Receipt {
-        second: Second(second),
-        head,
-        parts: vec![(Topic::from(topic), part)],
-    }
-}
-
-fn sends(epoch: u64, second: i64, count: u64) -> CutEntry {
-    let mut late = Histogram::default();
-    late.record_n(20_000, count);
-    let part = SendPart {
-        epoch: Epoch(epoch),
-        scheduled: count,
-        sent: count,
-        acked: count,
-        late: late.clone(),
-        ack: late,
-        ..SendPart::default()
-    };
-    let head = SendHead {
-        daemon: DaemonId(1),
-        domain: Domain(1),
-        messages: count,
-        late: 0,
-        extreme: 0,
-        bound_ns: 0,
-        era_changed: false,
-    };
-    CutEntry::Send {
-        second: Second(second),
-        head,
-        parts: vec![part],
-    }
-}
-
 fn add(totals: &mut Totals, topic: &str, epoch: u64, second: i64, transits: &[i64]) {
     totals.know_device(&device(topic, epoch));
     totals.apply(&sends(epoch, second, transits.len() as u64));
-    totals.apply(&receipt(topic, epoch, second, transits));
+    totals.apply(&receipt(topic, epoch, second, 50_000, transits));
 }
 
 /// `promtool check metrics` finds nothing to say of a page with every family on it.

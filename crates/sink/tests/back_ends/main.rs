@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
 
 mod elasticsearch;
+#[path = "../support/entries.rs"]
+mod entries;
 mod influxdb;
 mod otlp;
 mod scripted;

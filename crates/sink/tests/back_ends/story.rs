@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use isochrone_model::{
-    entry::{ConsumerDelay, ReceiptHead, ReceiptPart, Sample, SendHead, SendPart},
-    histogram::Histogram,
-    id::{DaemonId, Domain, Epoch, Partition, RunName, Topic},
-    row::Device,
-    time::{Reference, Second},
-    window::{CutEntry, Totals, windows_of_cut},
+    id::{Partition, RunName, Topic},
+    time::Second,
+    window::{Totals, windows_of_cut},
 };
 use isochrone_sink::{Cut, Delivery, Error, Hold, Sink};
+
+use crate::entries::{device, receipt, sends};
 
 /// One partition of one run, for one sink.
 pub struct Story<'a> {
@@ -59,7 +58,7 @@ impl<'a> Story<'a> {
             let epoch = self.totals.topics().len() as u64 * 100 + place as u64;
             self.totals.know_device(&device(topic, epoch));
             entries.push(sends(epoch, second, transits.len() as u64));
-            entries.push(receipt(topic, epoch, second, transits));
+            entries.push(receipt(topic, epoch, second, 0, transits));
         }
         entries.iter().for_each(|entry| self.totals.apply(entry));
         let fields = self.sink.keep(&self.run, self.partition, Second(second), &self.totals);
@@ -96,80 +95,4 @@ impl<'a> Story<'a> {
 pub fn recent() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.expect("after 1970").as_secs() as i64 - 60
-}
-
-fn device(topic: &str, epoch: u64) -> Device {
-    Device {
-        epoch: Epoch(epoch),
-        device: format!("d{epoch}"),
-        client_id: String::new(),
-        topic: Topic::from(topic),
-        response_topic: Topic::from(topic),
-        url: "mqtts://localhost:8883".to_owned(),
-        qos: 1,
-        mqtt_version: "5".to_owned(),
-        rate: Some(1.0),
-        domain: Domain(1),
-        producer: DaemonId(1),
-    }
-}
-
-fn receipt(topic: &str, epoch: u64, second: i64, transits: &[i64]) -> CutEntry {
-    let due = Second(second).start();
-    let sample = |(sequence, transit): (usize, &i64)| Sample {
-        epoch: Epoch(epoch),
-        sequence: sequence as u64,
-        due,
-        sent: due,
-        received: Reference(due.0 + transit),
-        transit_ns: *transit,
-        delay: ConsumerDelay::None,
-        warmup: false,
-    };
-    let part = ReceiptPart {
-        samples: transits.iter().enumerate().map(sample).collect(),
-        duplicates: 1,
-        ..ReceiptPart::default()
-    };
-    let head = ReceiptHead {
-        daemon: DaemonId(2),
-        domain: Domain(1),
-        bound_ns: 0,
-        era_changed: false,
-        ack_limited: false,
-        absences: Vec::new(),
-    };
-    CutEntry::Receipt {
-        second: Second(second),
-        head,
-        parts: vec![(Topic::from(topic), part)],
-    }
-}
-
-fn sends(epoch: u64, second: i64, count: u64) -> CutEntry {
-    let mut late = Histogram::default();
-    late.record_n(20_000, count);
-    let part = SendPart {
-        epoch: Epoch(epoch),
-        scheduled: count,
-        sent: count,
-        acked: count,
-        late: late.clone(),
-        ack: late,
-        ..SendPart::default()
-    };
-    let head = SendHead {
-        daemon: DaemonId(1),
-        domain: Domain(1),
-        messages: count,
-        late: 0,
-        extreme: 0,
-        bound_ns: 0,
-        era_changed: false,
-    };
-    CutEntry::Send {
-        second: Second(second),
-        head,
-        parts: vec![part],
-    }
 }

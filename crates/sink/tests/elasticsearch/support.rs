@@ -9,8 +9,8 @@ use std::{
 };
 
 use isochrone_model::{
-    entry::{ConsumerDelay, ReceiptHead, ReceiptPart, Sample, SendHead, SendPart},
-    id::{DaemonId, Domain, Epoch, Partition, RunName, Topic},
+    entry::{ConsumerDelay, ReceiptHead, ReceiptPart, Sample, SendPart},
+    id::{Epoch, Partition, RunName, Topic},
     row::Device,
     thinning::Thinning,
     time::{Clock, Monotonic, Offset, Reference, Second},
@@ -22,6 +22,8 @@ use isochrone_sink::{
     runner::{Limits, Offer, Passed, Runner},
 };
 use tokio::{sync::mpsc, time::timeout};
+
+use crate::entries;
 
 /// Nothing takes longer, or something is broken: two busy cores carry a Java server beside the test.
 const SOON: Duration = Duration::from_secs(90);
@@ -243,12 +245,8 @@ fn cut(run: &RunName, hold: &Hold, second: i64, count: u64, change: &dyn Fn(&mut
         ..ReceiptPart::default()
     };
     let head = ReceiptHead {
-        daemon: DaemonId(1),
-        domain: Domain(1),
         bound_ns: 7,
-        era_changed: false,
-        ack_limited: false,
-        absences: Vec::new(),
+        ..entries::receipt_head()
     };
     let sends = SendPart {
         epoch: EPOCH,
@@ -256,16 +254,7 @@ fn cut(run: &RunName, hold: &Hold, second: i64, count: u64, change: &dyn Fn(&mut
         sent: count,
         ..SendPart::default()
     };
-    let send_head = SendHead {
-        daemon: DaemonId(2),
-        domain: Domain(1),
-        messages: count,
-        late: 0,
-        extreme: 0,
-        bound_ns: 0,
-        era_changed: false,
-    };
-    let entries = vec![
+    let both = vec![
         CutEntry::Receipt {
             second,
             head,
@@ -273,37 +262,24 @@ fn cut(run: &RunName, hold: &Hold, second: i64, count: u64, change: &dyn Fn(&mut
         },
         CutEntry::Send {
             second,
-            head: send_head,
+            head: entries::send_head(count),
             parts: vec![sends],
         },
     ];
     let mut totals = Totals::new();
-    totals.know_device(&device(&topic));
+    totals.know_device(&Device {
+        device: "dev-1".to_owned(),
+        ..entries::device("t/1", EPOCH.0)
+    });
     Cut {
         run: run.clone(),
         partition: Partition(3),
         number: (second.0 - MIDNIGHT) as u64,
         second,
-        windows: windows_of_cut(&entries, totals.devices()),
-        entries,
+        windows: windows_of_cut(&both, totals.devices()),
+        entries: both,
         totals: Arc::new(totals),
         samples: BTreeMap::from([(topic, count)]),
         hold: hold.clone(),
-    }
-}
-
-fn device(topic: &Topic) -> Device {
-    Device {
-        epoch: EPOCH,
-        device: "dev-1".to_owned(),
-        client_id: String::new(),
-        topic: topic.clone(),
-        response_topic: topic.clone(),
-        url: "mqtt://localhost:1883".to_owned(),
-        qos: 1,
-        mqtt_version: "5".to_owned(),
-        rate: Some(1.0),
-        domain: Domain(1),
-        producer: DaemonId(2),
     }
 }
