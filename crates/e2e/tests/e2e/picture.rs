@@ -123,7 +123,7 @@ fn an_outage_is_in_the_picture_as_in_the_report() {
             let expected = report["latency_ns"][latency][name].as_f64().expect(name);
             let close = |text: &&str| nanoseconds(text).is_some_and(|ns| (ns - expected).abs() <= expected * 0.006);
             assert!(
-                texts.iter().any(|text| close(text)),
+                texts.iter().any(close),
                 "no {latency} {name} {expected} in {texts:#?}"
             );
         }
