@@ -43,7 +43,13 @@ impl Room {
         }
     }
 
-    /// Gives room back that was reserved and not used.
+    /// What was reserved is used, less than all of it or (for a moment, when claims are named again) more.
+    pub fn settle(&self, reserved: usize, used: usize) {
+        self.held.fetch_add(used, Ordering::AcqRel);
+        self.give_up(reserved);
+    }
+
+    /// Gives room back that was reserved and not used; wakes nobody.
     pub fn give_up(&self, count: usize) {
         // The closure always answers Some.
         let _ = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
@@ -101,6 +107,10 @@ mod tests {
         assert!(!room.is_free());
         room.release(2);
         assert_eq!(room.reserve(5), 2);
+        room.settle(2, 1);
+        assert_eq!(room.held(), 2);
+        room.settle(0, 2);
+        assert_eq!((room.held(), room.reserve(1)), (4, 0));
         assert_eq!(Room::new(None).reserve(1_000_000), 1_000_000);
     }
 

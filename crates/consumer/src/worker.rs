@@ -270,8 +270,8 @@ fn listen(desk: &Rc<Desk>, hold: &Arc<Hold>, partition: Partition, claimed: Vec<
             .borrow_mut()
             .add(claim, link.number, (now, desk.clock.offset().at(now)));
         if !added {
-            // The store answered a claim we had already been told of.
-            hold.room.release(1);
+            // A claim that is known already has its room.
+            hold.room.give_up(1);
             continue;
         }
         desk.equipment.counters.claims.inc();

@@ -77,9 +77,9 @@ pub trait Registry: Send + Sync {
     /// while another daemon holds a topic there: a partition has one holder, until it gives the last of them back or is
     /// evicted.
     ///
-    /// The answer begins with the daemon's claims there that are not ready yet, and they count against `room`: so a
-    /// repeat after a lost answer brings the same claims. A daemon that finds in a renewal a claim it does not know
-    /// calls `claim` again, or gives it back.
+    /// After a lost answer it is called again with no `room`: then nothing is taken, and the answer is all of the daemon's
+    /// claims there that are not ready yet, those of earlier answers among them. A daemon that finds in a renewal a claim
+    /// it does not know calls it so too, or gives the claim back.
     async fn claim(
         &self,
         run: &RunName,

@@ -385,7 +385,10 @@ impl State {
                 }
                 if consumer.claims.len() < protocol.room() {
                     // One at a time: topics of a partition are registered one after the other, too.
-                    let claimed = server.claim(consumer.id, 1, at);
+                    let mut claimed = server.claim(consumer.id, 0, at);
+                    if claimed.is_empty() {
+                        claimed = server.claim(consumer.id, 1, at);
+                    }
                     if fate == Fate::AnswerLost {
                         return;
                     }

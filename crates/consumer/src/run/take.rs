@@ -15,11 +15,11 @@ const SURPLUS: u32 = 3;
 impl Run {
     /// Takes what is free while there is room.
     pub(super) async fn take(&mut self, hold: &Arc<Hold>) {
-        if let Some((partition, want)) = self.doubtful {
-            // The answer to a claim was lost: asked again, the store names what it had given.
-            if !self.claim(hold, partition, want).await {
-                return;
-            }
+        // The answer to a claim was lost: asked again, the store names what it had given.
+        if let Some((partition, reserved)) = self.doubtful
+            && !self.claim_again(hold, partition, reserved).await
+        {
+            return;
         }
         if !self.room.is_free() {
             return;
@@ -63,17 +63,27 @@ impl Run {
     }
 
     /// Claims with room reserved; false when the store did not answer.
-    pub(super) async fn claim(&mut self, hold: &Arc<Hold>, partition: Partition, want: usize) -> bool {
+    pub(super) async fn claim(&mut self, hold: &Arc<Hold>, partition: Partition, reserved: usize) -> bool {
+        self.ask(hold, partition, reserved, reserved).await
+    }
+
+    /// Asks what an answer that was lost had brought. Claims that wait for their subscription come with it: their room is
+    /// given up again by the worker, which knows them.
+    async fn claim_again(&mut self, hold: &Arc<Hold>, partition: Partition, reserved: usize) -> bool {
+        self.ask(hold, partition, 0, reserved).await
+    }
+
+    async fn ask(&mut self, hold: &Arc<Hold>, partition: Partition, want: usize, reserved: usize) -> bool {
         let daemon = self.context.daemon;
         let claimed: Vec<Claimed> = match self.context.store.claim(&hold.run, partition, daemon, want).await {
             Ok(claimed) => claimed,
             Err(problem) => {
                 // It may have happened: the room stays reserved until the store has said so.
                 if self.is_away(&problem).is_some() {
-                    self.doubtful = Some((partition, want));
+                    self.doubtful = Some((partition, reserved));
                 } else {
                     self.doubtful = None;
-                    self.room.release(want);
+                    self.room.release(reserved);
                 }
                 return false;
             }
@@ -81,7 +91,7 @@ impl Run {
         self.doubtful = None;
         self.is_back();
         // Quietly: this consumer itself is the one that would be woken.
-        self.room.give_up(want - claimed.len().min(want));
+        self.room.settle(reserved, claimed.len());
         if claimed.is_empty() {
             return true;
         }

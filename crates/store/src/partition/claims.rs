@@ -30,18 +30,19 @@ impl Partition {
         }
     }
 
-    /// Claims up to `room` topics, those first that the daemon has claimed and not got ready; none where another holds
-    /// the whole.
+    /// Claims up to `room` topics; with no room, names what the daemon has claimed and not got ready. None where another
+    /// holds the whole.
     pub fn claim(&mut self, daemon: DaemonId, room: usize, now: Reference) -> Vec<Claimed> {
         let is_anothers = |row: &TopicRow| row.holder.is_some_and(|(holder, _)| holder != daemon);
         if self.whole && self.topics.values().any(is_anothers) {
             return Vec::new();
         }
-        let again = self
-            .topics
-            .iter()
-            .filter(|(_, row)| row.status == TopicStatus::Claimed && row.is_held_by(daemon));
-        let mut taken: Vec<Topic> = again.map(|(topic, _)| topic.clone()).take(room).collect();
+        let mut taken: Vec<Topic> = Vec::new();
+        if room == 0 {
+            let unready = |row: &TopicRow| row.status == TopicStatus::Claimed && row.is_held_by(daemon);
+            let again = self.topics.iter().filter(|(_, row)| unready(row));
+            taken.extend(again.map(|(topic, _)| topic.clone()));
+        }
         while taken.len() < room {
             let Some(topic) = self.free.pop_first() else { break };
             let token = Token(self.next(now));

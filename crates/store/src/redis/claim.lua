@@ -1,5 +1,5 @@
--- ARGV: daemon, room, 1 when a partition has one holder. Answers by claim: topic, token, left, state, counts,
--- registrations and rows by turns; nothing where another holds the partition.
+-- ARGV: daemon, room (0: what is claimed and not ready, again), 1 when a partition has one holder. Answers by claim:
+-- topic, token, left, state, counts, registrations and rows by turns; nothing where another holds the partition.
 local daemon, room = ARGV[4], tonumber(ARGV[5])
 local mine = 'held:' .. daemon
 local taken = {}
@@ -8,13 +8,14 @@ if ARGV[6] == '1' then
     if other ~= daemon and call('EXISTS', at('held:' .. other)) == 1 then return taken end
   end
 end
-local known = call('HGETALL', at(mine))
-for i = 1, #known, 2 do
-  local token, ready = string.match(known[i + 1], '^(%d+) (%d+)')
-  if #taken < room and ready == '0' then table.insert(taken, {known[i], token}) end
-end
-if #taken < room then
-  for _, topic in ipairs(call('SPOP', at('free'), room - #taken)) do
+if room == 0 then
+  local known = call('HGETALL', at(mine))
+  for i = 1, #known, 2 do
+    local token, ready = string.match(known[i + 1], '^(%d+) (%d+)')
+    if ready == '0' then table.insert(taken, {known[i], token}) end
+  end
+else
+  for _, topic in ipairs(call('SPOP', at('free'), room)) do
     local token = next_token()
     call('HSET', at(mine), topic, token .. ' 0 0')
     table.insert(taken, {topic, token})
