@@ -4,14 +4,14 @@ use isochrone_model::{
     entry::{ConsumerDelay, Sample},
     stamp::{self, Found, Stamp},
     time::{Monotonic, NANOS_PER_SECOND, Offset, Reference, Second},
-    tracker::{Adoption, Arrival, Book},
+    tracker::{Adoption, Arrival},
 };
 use isochrone_transport::{Connected, Deliveries, Delivery, Disconnected, SubscribeEvent};
 
 use crate::{
     absence::Absences,
     buffer::Ration,
-    slice::{Received, Slice, Stage, Waiting},
+    slice::{Claim, Received, Slice, Stage, Waiting},
 };
 
 /// Messages of epochs that the registry is being asked about, in one slice. Beyond it the oldest counts as foreign.
@@ -195,7 +195,10 @@ impl Receiver<'_> {
         let now = self.offset.at(connected.at);
         if connected.session_present {
             // The broker kept the subscriptions and confirms none of them again.
-            self.slice.each_subscribed(self.link, |book| book.subscribed(now, true));
+            self.slice.each_subscribed(self.link, |claim| {
+                claim.book.subscribed(now, true);
+                claim.deaf_since = None;
+            });
         }
         self.slice.count_connects(self.link, now, |connects| {
             connects.attempts += 1;
@@ -208,9 +211,11 @@ impl Receiver<'_> {
     }
 
     fn disconnected(&mut self, disconnected: &Disconnected) {
-        self.slice
-            .each_subscribed(self.link, |book| book.adopt(Adoption::Resumed));
         let now = self.now;
+        self.slice.each_subscribed(self.link, |claim| {
+            claim.book.adopt(Adoption::Resumed);
+            claim.deaf_since.get_or_insert(now);
+        });
         self.slice.count_connects(self.link, now, |connects| {
             connects.fail(disconnected.reason, now);
         });
@@ -224,6 +229,7 @@ impl Receiver<'_> {
             return;
         };
         claim.subscribed_before = true;
+        claim.deaf_since = None;
         claim.book.subscribed(at, facts.session_present);
         count_phase(claim.book.connects_mut(), "suback", suback_ns);
         if let Some(takeover) = &mut claim.takeover
@@ -348,12 +354,12 @@ impl Slice {
         self.waiting = still;
     }
 
-    /// Every book that this connection has once been subscribed for.
-    fn each_subscribed(&mut self, link: usize, mut act: impl FnMut(&mut Book)) {
+    /// Every claim that this connection has once been subscribed for.
+    fn each_subscribed(&mut self, link: usize, act: impl FnMut(&mut Claim)) {
         let claims = self.claims.iter_mut().flatten();
-        for claim in claims.filter(|claim| claim.link == link && claim.subscribed_before) {
-            act(&mut claim.book);
-        }
+        claims
+            .filter(|claim| claim.link == link && claim.subscribed_before)
+            .for_each(act);
     }
 
     fn count_connects(&mut self, link: usize, now: Reference, count: impl FnOnce(&mut isochrone_model::row::Connects)) {

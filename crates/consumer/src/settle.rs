@@ -11,7 +11,7 @@ use isochrone_store::types::DeviceState;
 use crate::{
     absence::Absences,
     buffer::Ration,
-    slice::{RENEWAL_BLIND, Slice, Stage},
+    slice::{Claim, RENEWAL_BLIND, Slice, Stage},
 };
 
 impl Slice {
@@ -62,6 +62,20 @@ impl Slice {
         let done = self
             .claims()
             .filter(|claim| claim.stage == Stage::Ready && claim.devices > 0 && claim.book.all_settled());
+        done.map(|claim| claim.topic.clone()).collect()
+    }
+
+    /// Topics whose devices have all said their last word, and that no subscription has stood for in `patience` since:
+    /// nothing more is heard of them.
+    pub fn forsaken(&self, now: Reference, patience: Duration) -> Vec<Topic> {
+        let patience = i64::try_from(patience.as_nanos()).unwrap_or(i64::MAX);
+        let waited = |claim: &Claim| {
+            let since = claim.deaf_since?.max(claim.book.last_words_at()?);
+            Some(now.since_ns(since))
+        };
+        let done = self
+            .claims()
+            .filter(|claim| claim.stage != Stage::Leaving && waited(claim).is_some_and(|waited| waited >= patience));
         done.map(|claim| claim.topic.clone()).collect()
     }
 

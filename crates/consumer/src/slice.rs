@@ -65,6 +65,8 @@ pub struct Claim {
     pub(crate) touched: bool,
     pub(crate) takeover: Option<Takeover>,
     pub(crate) subscribed_before: bool,
+    /// No subscription stands, since then.
+    pub(crate) deaf_since: Option<Reference>,
 }
 
 /// How far a claim has come.
@@ -358,6 +360,7 @@ impl Claim {
             touched: false,
             takeover: takeover.map(|from| Takeover { from, until: None }),
             subscribed_before: false,
+            deaf_since: Some(now.1),
         }
     }
 }

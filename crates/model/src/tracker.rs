@@ -251,6 +251,12 @@ impl Book {
         self.tracks.iter().all(Track::settled)
     }
 
+    /// When the last of the epochs' last words was heard; `None` while one is missing, or without epochs.
+    pub fn last_words_at(&self) -> Option<Reference> {
+        let heard: Option<Vec<Reference>> = self.tracks.iter().map(|track| Some(track.end?.at)).collect();
+        heard?.into_iter().max()
+    }
+
     /// Gives up everything at once and closes the row; the caller held the claim.
     pub fn close(&mut self, now: Reference) -> Vec<Missing> {
         self.row.saved_at = self.row.saved_at.max(now);

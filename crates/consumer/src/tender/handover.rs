@@ -34,9 +34,16 @@ impl Tender {
         Some(link)
     }
 
-    /// Closes what is settled: its session goes first, then its last flush, then the claim.
+    /// Closes what is settled, and what nothing more is heard of: its session goes first, then its last flush, then the
+    /// claim.
     pub(super) async fn close_settled(&self, desk: &Desk) {
-        let topics = self.slice.borrow().settled();
+        let patience = desk.equipment.drain.saturating_add(desk.equipment.lease);
+        let forsaken = self.slice.borrow().forsaken(desk.clock.reference(), patience);
+        for topic in &forsaken {
+            tracing::warn!(run = %self.hold.run, %topic, "closes a topic without a subscription: what is missing is given up");
+        }
+        let mut topics = self.slice.borrow().settled();
+        topics.extend(forsaken);
         if topics.is_empty() {
             return;
         }

@@ -27,8 +27,8 @@ pub struct Hand {
 }
 
 impl Site {
-    /// Registers a device that publishes to `topic`.
-    pub async fn device(&self, topic: &str, qos: u8) -> Hand {
+    /// Registers a device that is said to publish to `topic` at `url`.
+    pub async fn register(&self, topic: &str, qos: u8, url: &str) -> Epoch {
         let epoch = Epoch(rand::random());
         let device = Device {
             epoch,
@@ -36,7 +36,7 @@ impl Site {
             client_id: String::new(),
             topic: topic.into(),
             response_topic: topic.into(),
-            url: self.url.clone(),
+            url: url.to_owned(),
             qos,
             mqtt_version: "5".to_owned(),
             rate: None,
@@ -52,6 +52,12 @@ impl Site {
             .register(&self.run, partition, self.producer, &[state])
             .await
             .unwrap();
+        epoch
+    }
+
+    /// Registers a device that publishes to `topic`.
+    pub async fn device(&self, topic: &str, qos: u8) -> Hand {
+        let epoch = self.register(topic, qos, &self.url).await;
         let (orders, taken) = mpsc::unbounded_channel();
         let (url, clock, topic) = (self.url.clone(), self.clock.clone(), Topic::from(topic));
         let name = topic.0.clone();
@@ -185,6 +191,13 @@ impl Hand {
 
     /// Says the last word, and what it likes of how many messages were sent.
     pub async fn end_having_sent(&mut self, sent: u64, site: &Site) {
+        site.end(self.epoch, &self.topic, sent).await;
+    }
+}
+
+impl Site {
+    /// Says a device's last word.
+    pub async fn end(&self, epoch: Epoch, topic: &Topic, sent: u64) {
         let row = SendRow {
             scheduled: sent,
             sent,
@@ -193,13 +206,13 @@ impl Hand {
             ..SendRow::default()
         };
         let flush = SendFlush {
-            batch: site.next_batch(),
+            batch: self.next_batch(),
             entries: Vec::new(),
-            rows: vec![(self.epoch, row)],
+            rows: vec![(epoch, row)],
         };
-        let partition = self.topic.partition(8);
-        site.store
-            .append_sends(&site.run, partition, site.producer, &flush)
+        let partition = topic.partition(8);
+        self.store
+            .append_sends(&self.run, partition, self.producer, &flush)
             .await
             .unwrap();
     }

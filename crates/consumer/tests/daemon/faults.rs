@@ -221,6 +221,57 @@ async fn a_claim_nobody_knows_goes_back() {
     second.finish().await;
 }
 
+/// A topic whose broker is not there holds up no other of its partition. Nobody ever heard it: when its device has ended
+/// it is closed, and what was sent is unheard.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_never_heard_is_closed() {
+    let site = Site::memory("deaf", "topic").await;
+    let (deaf, heard) = neighbours();
+    let consumer = site.consumer(&[("ISOCHRONE_CLAIMS", "unlimited")]);
+    let epoch = site.register(&deaf, 1, "mqtt://127.0.0.1:1").await;
+    site.await_status(TopicStatus::Claimed, 1).await;
+    let mut device = site.device(&heard, 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(100).await;
+    device.end(&site).await;
+    site.end(epoch, &Topic::from(deaf.as_str()), 10).await;
+    site.await_status(TopicStatus::Closed, 2).await;
+    let (row, ..) = site.row(&deaf).await;
+    let epoch = &row.epochs[&epoch];
+    assert_eq!(
+        (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard),
+        (0, 0, 0, 10),
+        "{row:?}"
+    );
+    assert_eq!(site.row(&heard).await.1, 100);
+    consumer.finish().await;
+}
+
+/// A broker that goes for good under a held claim: what did not come is lost, and the topic is closed all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_whose_broker_is_gone_is_closed() {
+    let mut site = Site::real("gone", "topic").await;
+    let consumer = site.consumer(&[]);
+    let mut device = site.device("t/1", 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(100).await;
+    site.wait("all of it", async || {
+        consumer.counter("isochrone_consumer_received_total") == 100
+    })
+    .await;
+    drop(site.broker.take());
+    device.end_having_sent(110, &site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    let (row, stored, _) = site.row("t/1").await;
+    let epoch = &row.epochs[&device.epoch];
+    assert_eq!(
+        (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard, stored),
+        (100, 10, 0, 0, 100),
+        "{row:?}"
+    );
+    consumer.finish().await;
+}
+
 /// Redis forgets that a topic was closed: it is closed again, by whoever the store says has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_brings_back_what_was_closed() {

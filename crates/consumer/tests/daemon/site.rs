@@ -52,7 +52,8 @@ pub struct Site {
     memory: Option<Arc<MemoryStore>>,
     _tasks: Tasks,
     _stop: Stop,
-    _broker: Option<Server>,
+    /// mosquitto, where there is one.
+    pub broker: Option<Server>,
 }
 
 /// A consumer at work.
@@ -127,7 +128,7 @@ impl Site {
             memory,
             _tasks: tasks,
             _stop: stop,
-            _broker: broker,
+            broker,
         };
         site.wait("a disciplined clock", async || site.clock.is_disciplined())
             .await;
