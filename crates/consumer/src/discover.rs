@@ -64,7 +64,12 @@ impl Discovery {
                 match self.look().await {
                     Ok(false) => {}
                     Ok(true) => break Ok(()),
-                    Err(problem) => break Err(problem),
+                    Err(problem) => {
+                        // Its runs give back what they hold only when the daemon finishes. Who called tells why it failed.
+                        self.context.health.set_ready(false, "failed");
+                        stop.fail(problem.to_string());
+                        break Err(problem);
+                    }
                 }
             }
             tokio::select! {
@@ -127,6 +132,8 @@ impl Discovery {
         if self.runs.is_empty() {
             self.context.health.set_ready(true, "waits for a run");
         }
+        // What ended by itself, whyever that was, is started again.
+        self.runs.retain(|_, handle| !handle.task.is_finished());
         for record in &found {
             let known = self.runs.contains_key(&record.run);
             match record.state {

@@ -39,6 +39,9 @@ const SPREAD: Duration = Duration::from_millis(50);
 /// Before the reference clock has been read nothing is measured; a store that is reached answers it at once.
 const CLOCK_WAIT: Duration = Duration::from_secs(2);
 
+/// Between two attempts to join a run that refuses.
+const REFUSED: Duration = Duration::from_secs(1);
+
 /// A run at work.
 pub struct Run {
     context: Context,
@@ -52,6 +55,7 @@ pub struct Run {
     empty_looks: u32,
     said_idle: bool,
     store_away: bool,
+    refused: bool,
 }
 
 /// What a run's task is started with.
@@ -85,6 +89,7 @@ impl Run {
             empty_looks: 0,
             said_idle: false,
             store_away: false,
+            refused: false,
         }
     }
 
@@ -92,12 +97,11 @@ impl Run {
     pub async fn serve(mut self, mut closed: watch::Receiver<bool>) {
         let run = self.record.run.clone();
         let stop = self.context.stop.clone();
-        let enlisted = tokio::select! {
-            enlisted = self.enlist(None) => enlisted,
-            () = stop.finishing() => None,
-            () = is_closed(&mut closed) => None,
+        let ordinal = tokio::select! {
+            ordinal = self.join() => ordinal,
+            () = stop.finishing() => return,
+            () = is_closed(&mut closed) => return,
         };
-        let Some(ordinal) = enlisted else { return };
         tracing::info!(%run, ordinal, "serving a run");
         self.context.clock.follow(&run);
         self.await_clock().await;
@@ -108,6 +112,7 @@ impl Run {
             keeper,
             room: self.room.clone(),
             sharing: Sharing::new(self.unit(), self.claims, self.context.daemon),
+            alone: self.context.common.run.is_some(),
             stop: stop.clone(),
         });
         // Not a sleep in the loop: lease events that come more often would put it off for ever.
@@ -117,7 +122,7 @@ impl Run {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.heed(event, &hold, ordinal).await,
-                    // The keeper has ended; its end has stopped the daemon.
+                    // The keeper has ended: without leases everything goes back, and the run is begun anew.
                     None => break,
                 },
                 ended = self.balance.given_back() => self.gave_back(ended, &hold).await,
@@ -130,6 +135,10 @@ impl Run {
                 () = is_closed(&mut closed) => break,
                 () = stop.finishing() => break,
             }
+        }
+        if let Some((_, reserved)) = self.doubtful.take() {
+            // Nobody asks again what the store had given; it is freed with the lease.
+            self.room.release(reserved);
         }
         if *closed.borrow() {
             self.pool.tell_all(|| Command::Dismiss { run: run.clone() }).await;
@@ -160,7 +169,17 @@ impl Run {
         }
     }
 
-    /// Joins the roster; `None` when the run takes no one any more.
+    /// Joins the roster, however long the run refuses.
+    async fn join(&mut self) -> u32 {
+        loop {
+            match self.enlist(None).await {
+                Some(ordinal) => return ordinal,
+                None => tokio::time::sleep(REFUSED).await,
+            }
+        }
+    }
+
+    /// Joins the roster; `None` when the run refuses.
     async fn enlist(&mut self, wish: Option<u32>) -> Option<u32> {
         let (run, daemon) = (self.record.run.clone(), self.context.daemon);
         loop {
@@ -177,7 +196,7 @@ impl Run {
         }
     }
 
-    /// One line when the store goes away; how long to wait, or `None` when waiting does not help.
+    /// One line when the store goes away or refuses; how long to wait, or `None` when waiting does not help.
     fn is_away(&mut self, problem: &Error) -> Option<Duration> {
         match problem.fate() {
             Fate::Retry(pause) => {
@@ -187,7 +206,9 @@ impl Run {
                 Some(pause)
             }
             Fate::LetGo | Fate::Reject => {
-                tracing::error!(run = %self.record.run, "failed to {problem}");
+                if !std::mem::replace(&mut self.refused, true) {
+                    tracing::error!(run = %self.record.run, "failed to {problem}");
+                }
                 None
             }
         }
@@ -195,6 +216,7 @@ impl Run {
 
     fn is_back(&mut self) {
         self.store_away = false;
+        self.refused = false;
     }
 
     async fn heed(&mut self, event: LeaseEvent, hold: &Hold, ordinal: u32) {
