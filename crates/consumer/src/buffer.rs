@@ -43,6 +43,11 @@ impl Ration {
         }
     }
 
+    /// So many samples are not held any more.
+    pub fn release(&mut self, count: usize) {
+        self.held = self.held.saturating_sub(count);
+    }
+
     /// How many samples must go now: what is too much, and a little room so that it is not asked for at every message.
     pub fn excess(&self) -> usize {
         match self.held.checked_sub(self.limit) {

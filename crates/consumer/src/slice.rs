@@ -197,8 +197,20 @@ impl Slice {
         let claim = self.claims.get_mut(index)?.take()?;
         self.touched.retain(|touched| *touched != index);
         self.waiting.retain(|waiting| waiting.claim != index);
-        ration.held = ration.held.saturating_sub(claim.pending.samples());
+        ration.release(claim.pending.samples());
         Some(claim)
+    }
+
+    /// Forgets every claim and everything pending; answers how many there were.
+    pub fn dismiss(&mut self, ration: &mut Ration) -> usize {
+        let held = self.by_topic.len();
+        for claim in self.claims.drain(..).flatten() {
+            ration.release(claim.pending.samples());
+        }
+        self.by_topic.clear();
+        self.touched.clear();
+        self.waiting.clear();
+        held
     }
 
     /// Which claim a topic is.
@@ -230,11 +242,6 @@ impl Slice {
     /// Whether the next flush would hold nothing.
     pub fn is_clean(&self) -> bool {
         self.touched.is_empty()
-    }
-
-    /// How many topics are held.
-    pub fn len(&self) -> usize {
-        self.by_topic.len()
     }
 
     /// Something of this claim changed: it is in the next flush.

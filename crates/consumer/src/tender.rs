@@ -53,6 +53,8 @@ pub struct Hold {
     pub room: Arc<Room>,
     /// How sessions are shared.
     pub sharing: Sharing,
+    /// The daemon serves this run only.
+    pub alone: bool,
     /// The daemon's.
     pub stop: Stop,
 }
@@ -158,8 +160,13 @@ impl Tender {
     /// Nothing more will come: stops tending.
     pub fn dismiss(&self, desk: &Desk) {
         self.done.set(true);
-        let held = self.slice.borrow().len();
-        self.freed(held, desk);
+        {
+            let (mut slice, mut ration) = (self.slice.borrow_mut(), desk.ration.borrow_mut());
+            let held = slice.dismiss(&mut ration);
+            let outstanding = self.outstanding.borrow_mut().take();
+            ration.release(outstanding.map_or(0, |batch| batch.samples));
+            self.freed(held, desk);
+        }
         for link in self.links.borrow_mut().drain(..).flatten() {
             link.start_close(Clean::RemoveSession);
         }

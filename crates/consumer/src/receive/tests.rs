@@ -402,3 +402,17 @@ fn a_takeover_is_an_absence() {
         [ConsumerDelay::Extreme, ConsumerDelay::None]
     );
 }
+
+/// What a run held is given back when it is dismissed, and nothing that comes later is held.
+#[test]
+fn a_dismissed_slice_holds_nothing() {
+    let mut bench = Bench::new();
+    for sequence in 0..10 {
+        bench.stamped(1, sequence);
+    }
+    assert_eq!(bench.ration.held, 10);
+    assert_eq!(bench.slice.dismiss(&mut bench.ration), 1);
+    bench.stamped(1, 10);
+    assert_eq!((bench.ration.held, bench.slice.tally.stray), (0, 1));
+    assert!(bench.flush().is_none() && bench.slice.is_empty());
+}

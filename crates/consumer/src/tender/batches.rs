@@ -82,11 +82,11 @@ impl Tender {
             }
         };
         desk.store_is_back();
-        self.outstanding.borrow_mut().take();
-        {
-            let mut ration = desk.ration.borrow_mut();
-            ration.held = ration.held.saturating_sub(batch.samples);
+        if self.outstanding.borrow_mut().take().is_none() {
+            // Dismissed meanwhile.
+            return true;
         }
+        desk.ration.borrow_mut().release(batch.samples);
         desk.equipment.counters.flushes.inc();
         self.keep(Write::Flush(batch.flush.clone()), desk);
         let acknowledge = self.slice.borrow_mut().stored(&batch.covers);
