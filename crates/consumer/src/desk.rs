@@ -156,7 +156,8 @@ impl Desk {
         if let Some(open) = self.transports.borrow().get(url) {
             return Ok(open.clone());
         }
-        let opened = isochrone_transport::open(url)?;
+        let opened = isochrone_transport::open(url)
+            .map_err(|problem| problem.of("ISOCHRONE_CONSUMER_BROKER (unset, a producer's ISOCHRONE_BROKER)"))?;
         self.transports.borrow_mut().insert(url.to_owned(), opened.clone());
         Ok(opened)
     }
@@ -179,7 +180,7 @@ impl Desk {
             }
         }
         let mut ration = self.ration.borrow_mut();
-        ration.held = ration.held.saturating_sub(dropped);
+        ration.release(dropped);
         if ration.dropped == 0 && dropped > 0 {
             tracing::warn!(
                 limit = self.equipment.buffer,

@@ -43,6 +43,9 @@ pub struct Slice {
     pub(crate) era: Option<u32>,
 }
 
+/// Instead of the number of a connection: there is none.
+pub const NO_LINK: usize = usize::MAX;
+
 /// One response topic held.
 pub struct Claim {
     /// The response topic.
@@ -53,7 +56,7 @@ pub struct Claim {
     pub book: Book,
     /// First copies so far in this topic's life.
     pub total: u64,
-    /// The connection it is heard on.
+    /// The connection it is heard on, or [`NO_LINK`].
     pub link: usize,
     /// Where it stands.
     pub stage: Stage,

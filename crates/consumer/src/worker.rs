@@ -20,6 +20,7 @@ use crate::{
     connect,
     desk::{Desk, Equipment},
     link::Link,
+    slice::NO_LINK,
     tender::{Hold, Tender},
 };
 
@@ -241,8 +242,9 @@ fn leave(desk: &Rc<Desk>, run: &RunName, done: oneshot::Sender<()>) {
 fn listen(desk: &Rc<Desk>, hold: &Arc<Hold>, partition: Partition, claimed: Vec<Claimed>) {
     let tender = tender(desk, hold, partition);
     let mut by_link: Vec<(Rc<Link>, Vec<Topic>)> = Vec::new();
+    let mut unheard: Option<(isochrone_transport::Error, usize)> = None;
     for claim in &claimed {
-        // A claim without devices cannot be listened for: nobody knows where. Its lease runs out with the daemon's.
+        // A claim without devices cannot be listened for: nobody knows where. The next renewals name it, and it goes back.
         let Some(first) = claim
             .devices
             .iter()
@@ -254,31 +256,44 @@ fn listen(desk: &Rc<Desk>, hold: &Arc<Hold>, partition: Partition, claimed: Vec<
             continue;
         };
         let plan = connect::plan(&desk.equipment.settings, &hold.run, hold.sharing, partition, first);
-        let (link, new) = match tender.link(plan, desk) {
-            Ok(link) => link,
-            Err(problem) => {
+        let link = match tender.link(plan, desk) {
+            Ok((link, new)) => {
+                if new {
+                    spawn_local(link.clone().drive(tender.clone(), desk.clone()));
+                }
+                Some(link)
+            }
+            // Where the daemon has nothing else to do.
+            Err(problem) if hold.alone => {
                 hold.room.release(1);
                 return (desk.equipment.fail)(problem.to_string());
             }
+            // Other runs go on. Given back, it would only be claimed again: it is held, and closed when its devices are done.
+            Err(problem) => {
+                unheard = Some((problem, unheard.map_or(1, |(_, topics)| topics + 1)));
+                None
+            }
         };
-        if new {
-            spawn_local(link.clone().drive(tender.clone(), desk.clone()));
-        }
         let now = desk.clock.monotonic();
+        let number = link.as_ref().map_or(NO_LINK, |link| link.number);
         let added = tender
             .slice
             .borrow_mut()
-            .add(claim, link.number, (now, desk.clock.offset().at(now)));
+            .add(claim, number, (now, desk.clock.offset().at(now)));
         if !added {
             // A claim that is known already has its room.
             hold.room.give_up(1);
             continue;
         }
         desk.equipment.counters.claims.inc();
+        let Some(link) = link else { continue };
         match by_link.iter_mut().find(|(other, _)| Rc::ptr_eq(other, &link)) {
             Some((_, topics)) => topics.push(claim.topic.clone()),
             None => by_link.push((link, vec![claim.topic.clone()])),
         }
+    }
+    if let Some((problem, topics)) = unheard {
+        tracing::error!(run = %hold.run, topics, "failed to {problem}; these topics are held and not listened for");
     }
     for (link, topics) in by_link {
         link.subscribe(&topics);

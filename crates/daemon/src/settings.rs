@@ -14,6 +14,7 @@ mod value;
 pub use env_file::env_file;
 pub use help::{help, reference};
 pub use load::{All, Effective, Loaded, Problem, Problems, RoleSettings, load, load_all};
+pub use rules::BROKER_SCHEMES;
 pub use source::Source;
 pub use table::{Common, ConsumerSettings, PlotterSettings, ProducerSettings, declarations};
 pub use types::{Ack, AtEnd, BadWord, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer};

@@ -145,6 +145,11 @@ fn each_setting_says_what_is_valid() {
             "ISOCHRONE_BROKER is \"localhost\": must be a URL such as mqtt://localhost:1883 or mqtts://broker.example.com:8883 (relative URL without a base)",
         ),
         (
+            "a broker of a kind that is not known",
+            &[("ISOCHRONE_BROKER", "http://x")],
+            "ISOCHRONE_BROKER is \"http://x\": must be a URL such as mqtt://localhost:1883 or mqtts://broker.example.com:8883 (its scheme is none of mqtt:, mqtts:, memory:)",
+        ),
+        (
             "a store that is no Redis",
             &[("ISOCHRONE_REDIS_URL", "http://x")],
             "ISOCHRONE_REDIS_URL is \"http://x\": must be one or several URLs such as redis://localhost:6379 or rediss://:password@host:6380, separated by commas",

@@ -496,3 +496,20 @@ async fn a_bad_certificate_file_fails_and_leaves_the_run() {
     assert!(store.roster(&run).await.unwrap().iter().all(|member| member.ended));
     written(&store, &run).await.check(0);
 }
+
+/// What settings take as a broker's scheme can be opened, and nothing else.
+#[test]
+fn settings_and_transports_know_the_same_schemes() {
+    for scheme in isochrone_daemon::settings::BROKER_SCHEMES {
+        assert!(
+            isochrone_transport::open(&format!("{scheme}://localhost")).is_ok(),
+            "{scheme}"
+        );
+    }
+    let other = isochrone_transport::open("http://localhost")
+        .err()
+        .expect("no transport");
+    for scheme in isochrone_daemon::settings::BROKER_SCHEMES {
+        assert!(other.to_string().contains(&format!("{scheme}:")), "{other}");
+    }
+}

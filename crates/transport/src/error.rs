@@ -4,8 +4,10 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL cannot be used.
-    #[error("use {url:?} as ISOCHRONE_BROKER: {cause}")]
+    #[error("use {url:?} as {setting}: {cause}")]
     Url {
+        /// The setting's variable name.
+        setting: &'static str,
         /// The URL, without secrets.
         url: String,
         /// Why.
@@ -31,4 +33,15 @@ pub enum Error {
         /// Why.
         cause: String,
     },
+}
+
+impl Error {
+    /// The same of a URL that another setting names; the others know theirs.
+    #[must_use]
+    pub fn of(self, setting: &'static str) -> Error {
+        match self {
+            Error::Url { url, cause, .. } => Error::Url { setting, url, cause },
+            other => other,
+        }
+    }
 }

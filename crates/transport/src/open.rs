@@ -17,6 +17,7 @@ pub fn open(url: &str) -> Result<Arc<dyn Transport>, Error> {
         #[cfg(feature = "mqtt")]
         Some(("mqtt" | "mqtts", _)) => Ok(Arc::new(crate::mqtt::Mqtt::open(url)?)),
         _ => Err(Error::Url {
+            setting: "ISOCHRONE_BROKER",
             url: without_user_info(url),
             cause: "its scheme is none of mqtt:, mqtts:, memory:, for example mqtt://localhost:1883".to_owned(),
         }),

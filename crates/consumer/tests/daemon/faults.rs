@@ -247,6 +247,33 @@ async fn a_topic_that_is_never_heard_is_closed() {
     consumer.finish().await;
 }
 
+/// A URL that cannot be used costs a consumer of every run that topic, and nothing else; a consumer of that run alone fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unusable_url_costs_one_topic() {
+    let site = Site::memory("unusable", "topic").await;
+    let (bad, good) = neighbours();
+    let consumer = site.consumer(&[("ISOCHRONE_CLAIMS", "unlimited"), ("ISOCHRONE_RUN", "")]);
+    let epoch = site.register(&bad, 1, "http://localhost").await;
+    site.await_status(TopicStatus::Claimed, 1).await;
+    let mut device = site.device(&good, 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(100).await;
+    device.end(&site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    consumer.finish().await;
+
+    let alone = site.consumer(&[]);
+    let problem = alone.failure().await;
+    assert!(
+        problem.contains("http://localhost") && problem.contains("ISOCHRONE_CONSUMER_BROKER"),
+        "{problem}"
+    );
+    let consumer = site.consumer(&[("ISOCHRONE_CLAIMS", "unlimited"), ("ISOCHRONE_RUN", "")]);
+    site.end(epoch, &Topic::from(bad.as_str()), 0).await;
+    site.await_status(TopicStatus::Closed, 2).await;
+    consumer.finish().await;
+}
+
 /// A broker that goes for good under a held claim: what did not come is lost, and the topic is closed all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_whose_broker_is_gone_is_closed() {

@@ -11,7 +11,7 @@ use std::{
 
 use isochrone_consumer::Error;
 use isochrone_daemon::{
-    Context, Health, Metrics, Shared, Stop, Tasks,
+    Cause, Context, Health, Metrics, Shared, Stop, Tasks,
     clock::{SystemClock, discipline},
     settings::{self, ConsumerSettings, Loaded, Source},
 };
@@ -144,7 +144,7 @@ impl Site {
         }
     }
 
-    /// Starts a consumer with these settings over lease 1s and drain 1s.
+    /// Starts a consumer with these settings over lease 1s and drain 1s; an empty one is not set.
     pub fn consumer(&self, extra: &[(&str, &str)]) -> Consumer {
         let mut variables = vec![
             ("ISOCHRONE_RUN", self.run.as_str()),
@@ -153,6 +153,7 @@ impl Site {
             ("ISOCHRONE_LEASE", "1s"),
             ("ISOCHRONE_DRAIN", "1s"),
         ];
+        variables.retain(|(name, _)| !extra.contains(&(*name, "")));
         variables.extend_from_slice(extra);
         let pairs = variables
             .iter()
@@ -271,6 +272,19 @@ impl Consumer {
             .expect("at once")
             .unwrap()
             .unwrap();
+    }
+
+    /// Stops by itself: why.
+    pub async fn failure(self) -> String {
+        tokio::time::timeout(LONG, self.stop.finishing())
+            .await
+            .expect("in time");
+        // Its work ends as when it is told to stop; the chassis tells the cause.
+        let _ = tokio::time::timeout(LONG, self.work).await.expect("in time").unwrap();
+        match self.stop.cause() {
+            Cause::Failed(what) => what,
+            other => panic!("stopped by {other:?}"),
+        }
     }
 
     /// One of its own counters.

@@ -158,8 +158,14 @@ pub fn header_list(text: &str) -> Result<Secret, String> {
     }
 }
 
-pub fn url_text(text: &str) -> Result<String, String> {
+/// Schemes that a transport can be opened by.
+pub const BROKER_SCHEMES: [&str; 3] = ["mqtt", "mqtts", "memory"];
+
+pub fn broker_url(text: &str) -> Result<String, String> {
     match Url::parse(text) {
+        Ok(url) if !BROKER_SCHEMES.contains(&url.scheme()) => {
+            Err(format!("its scheme is none of {}:", BROKER_SCHEMES.join(":, ")))
+        }
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
     }

@@ -18,10 +18,10 @@ use super::{
     Declaration,
     load::Reader,
     rules::{
-        buckets, byte_size, claim_template, device_name, device_template, header_list, header_secret, http_url,
-        log_filter, mqtt_version, name_list, not_empty, positive, positive_time, reconnect, response_template,
-        secret_of_claim, secret_of_device, some, topic_template, unlimited, url_text, urls, whole_days, whole_seconds,
-        whole_seconds_long, within,
+        broker_url, buckets, byte_size, claim_template, device_name, device_template, header_list, header_secret,
+        http_url, log_filter, mqtt_version, name_list, not_empty, positive, positive_time, reconnect,
+        response_template, secret_of_claim, secret_of_device, some, topic_template, unlimited, urls, whole_days,
+        whole_seconds, whole_seconds_long, within,
     },
     types::{Ack, AtEnd, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer},
     value::Value,
@@ -176,7 +176,7 @@ settings! {
 
     producer {
         /// Where devices connect to.
-        broker: String = "mqtt://localhost:1883", parse url_text, valid "a URL such as mqtt://localhost:1883 or mqtts://broker.example.com:8883";
+        broker: String = "mqtt://localhost:1883", parse broker_url, valid "a URL such as mqtt://localhost:1883 or mqtts://broker.example.com:8883";
         /// Client id of a device's connection.
         client_id: Template = "{{run}}-{{device}}", parse device_template,
             valid "a text with placeholders from {{run}} {{device}} {{producer}} {{n}}";
@@ -241,7 +241,7 @@ settings! {
         /// When a delivery is acknowledged (QoS 1 and 2): at once, or when the store has the sample.
         ack: Ack = "received";
         /// Where this consumer connects to, when that is not where the producer does.
-        consumer_broker: Option<String>, parse some!(url_text), valid "a URL such as mqtt://localhost:1883 or mqtts://broker.example.com:8883";
+        consumer_broker: Option<String>, parse some!(broker_url), valid "a URL such as mqtt://localhost:1883 or mqtts://broker.example.com:8883";
         /// Client id of a claim's connection. Unset: derived from run and response topic.
         consumer_client_id: Option<Template>, parse some!(claim_template),
             valid "a text with placeholders from {{run}} {{device}} {{topic}}";

@@ -23,6 +23,7 @@ impl Address {
     /// Parses a broker URL. Errors never show user info.
     pub fn parse(text: &str) -> Result<Address, Error> {
         let refuse = |cause: &str| Error::Url {
+            setting: "ISOCHRONE_BROKER",
             url: without_user_info(text),
             cause: cause.to_owned(),
         };
