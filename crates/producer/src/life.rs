@@ -151,18 +151,18 @@ impl Life {
             }
             self.start_ready().await;
             if self.last_words_until.is_some_and(|until| until <= Instant::now()) {
-                let run = self.run.to_string();
-                return Err(Error::LastWords {
-                    run,
+                let late = Error::LastWords {
+                    run: self.run.to_string(),
                     waited: self.context.common.shutdown,
-                });
+                };
+                return Err(self.failure.unwrap_or(late));
             }
         }
         let end = if self.lost { End::Lost } else { End::Done };
-        self.leave().await?;
+        let left = self.leave().await;
         match self.failure {
             Some(cause) => Err(cause),
-            None => Ok((end, self.rows)),
+            None => left.map(|()| (end, self.rows)),
         }
     }
 
@@ -192,15 +192,28 @@ impl Life {
             }
             // Its devices have ended and were counted: the others end as well, and the last words are said.
             Some(Notice::Failed(cause @ Error::Transport(_))) => {
-                self.context.health.set_ready(false, "failed");
-                self.failure = Some(cause);
                 self.one_ended();
-                self.tell(|| Command::GiveUp).await;
+                self.fail(cause).await;
                 Ok(())
             }
             Some(Notice::Failed(cause)) => Err(cause),
             None => Err(Error::Worker(0)),
         }
+    }
+
+    /// Ends this life for a cause that its caller gets: every device disconnects, and the last words are said where they
+    /// are taken.
+    async fn fail(&mut self, cause: Error) {
+        if self.failure.is_some() {
+            return;
+        }
+        warn!(run = %self.run, "cannot go on: disconnects and says its last words");
+        self.context.health.set_ready(false, "failed");
+        self.failure = Some(cause);
+        if self.working == 0 {
+            self.all_ended();
+        }
+        self.tell(|| Command::GiveUp).await;
     }
 
     fn counted(&mut self, reports: Vec<DeviceReport>) {

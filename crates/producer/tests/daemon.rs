@@ -513,3 +513,42 @@ fn settings_and_transports_know_the_same_schemes() {
         assert!(other.to_string().contains(&format!("{scheme}:")), "{other}");
     }
 }
+
+/// A store that says no: the devices leave the broker in order, the last words are said, and the producer fails with what
+/// the store said.
+#[tokio::test]
+async fn a_store_that_refuses_ends_it_in_order() {
+    let (broker, redis) = (Mosquitto::start(), Redis::start());
+    let permit = |rule: &str| {
+        let address = redis.url().replace("redis://", "");
+        let mut connection = std::net::TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut connection, format!("ACL SETUSER default {rule}\r\n").as_bytes()).unwrap();
+        let mut answer = [0; 5];
+        std::io::Read::read_exact(&mut connection, &mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
+    };
+    let producer = Producer::start(&[
+        ("ISOCHRONE_REDIS_URL", &redis.url()),
+        ("ISOCHRONE_BROKER", &broker.url()),
+        ("ISOCHRONE_RUN", "refused"),
+        ("ISOCHRONE_DEVICES", "4"),
+        ("ISOCHRONE_QOS", "1"),
+    ]);
+    let (store, run): (_, RunName) = (producer.store.clone(), "refused".parse().unwrap());
+    until("connections", async || {
+        let rows = written(&store, &run).await.rows;
+        rows.values().filter(|row| row.connects.attempts > 0).count() == 4
+    })
+    .await;
+    // What is asked while devices wait for a consumer is refused from here on; what is written is taken.
+    permit("-hgetall");
+    let error = producer.outcome().await.unwrap_err();
+    permit("+hgetall");
+    assert!(error.to_string().contains("use the store at"), "{error}");
+    let written = written(&store, &run).await;
+    assert!(written.rows.values().all(|row| row.ended), "{:?}", written.rows);
+    assert!(store.roster(&run).await.unwrap().iter().all(|member| member.ended));
+    isochrone_e2e::wait::until("no session left at the broker", LONG, || {
+        broker.sys("clients/disconnected") == 0
+    });
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use isochrone_model::id::Partition;
 use isochrone_store::{
-    Error as StoreError,
+    Error as StoreError, Fate,
     types::{FlushAnswer, Role, TopicState},
 };
 use tokio::{task::JoinError, time::sleep};
@@ -97,27 +97,35 @@ impl Life {
             Some(Err(cause)) => Err(Error::Task(cause)),
             Some(Ok(Done::Flushed(partition, answer))) => {
                 self.flying.remove(&partition);
-                self.flushed(partition, answer)
+                self.flushed(partition, answer).await;
+                Ok(())
             }
             Some(Ok(Done::Topics(partition, answer))) => {
                 self.asking.remove(&partition);
                 match answer {
                     Ok(states) => self.waiting.see(partition, &states),
-                    Err(error) if error.fate() == isochrone_store::Fate::Reject => return Err(error.into()),
+                    Err(error) if error.fate() == Fate::Reject => self.fail(error.into()).await,
                     // Asked again before long.
                     Err(_) => {}
                 }
                 Ok(())
             }
-            Some(Ok(Done::Read(answer))) => self.life_read(answer).await,
-            Some(Ok(Done::Restored(answer))) => self.restored(answer).await,
+            Some(Ok(Done::Read(answer))) => {
+                self.life_read(answer).await;
+                Ok(())
+            }
+            Some(Ok(Done::Restored(answer))) => {
+                self.restored(answer).await;
+                Ok(())
+            }
         }
     }
 
-    fn flushed(&mut self, partition: Partition, answer: Result<FlushAnswer, StoreError>) -> Result<(), Error> {
+    async fn flushed(&mut self, partition: Partition, answer: Result<FlushAnswer, StoreError>) {
         let now = self.now();
+        let last_words = self.working == 0 && (self.lost || self.failure.is_some());
         let Some(outbox) = self.outboxes.get_mut(&partition) else {
-            return Ok(());
+            return;
         };
         match answer {
             Ok(answer) => {
@@ -129,14 +137,12 @@ impl Life {
                 if self.working == 0 {
                     self.flush();
                 }
-                Ok(())
             }
-            Err(StoreError::Fenced) if self.lost && self.working == 0 => {
-                warn!(%partition, "failed to write the last words: the store does not take them any more");
+            Err(error) if last_words && matches!(error.fate(), Fate::LetGo | Fate::Reject) => {
+                warn!(%partition, "failed to {error}: the store does not take the last words");
                 outbox.stored(now);
-                Ok(())
             }
-            Err(error) => self.trouble(error),
+            Err(error) => self.trouble(error).await,
         }
     }
 }

@@ -10,7 +10,7 @@ use isochrone_store::{Error as StoreError, Fate};
 use tracing::{info, warn};
 
 use super::Life;
-use crate::{Error, worker::Command};
+use crate::worker::Command;
 
 /// Whether the store may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Life {
     }
 
     /// A call failed.
-    pub(super) fn trouble(&mut self, error: StoreError) -> Result<(), Error> {
+    pub(super) async fn trouble(&mut self, error: StoreError) {
         match error.fate() {
             Fate::Retry(after) => {
                 if self.reach.is_there() {
@@ -57,13 +57,9 @@ impl Life {
                     self.reach = Reach::Asking { doubt: false };
                     self.read_life(self.pause(after));
                 }
-                Ok(())
             }
-            Fate::LetGo => {
-                self.doubt();
-                Ok(())
-            }
-            Fate::Reject => Err(error.into()),
+            Fate::LetGo => self.doubt(),
+            Fate::Reject => self.fail(error.into()).await,
         }
     }
 
@@ -79,25 +75,23 @@ impl Life {
         }
     }
 
-    pub(super) async fn life_read(&mut self, answer: Result<String, StoreError>) -> Result<(), Error> {
+    pub(super) async fn life_read(&mut self, answer: Result<String, StoreError>) {
         let Reach::Asking { doubt } = self.reach else {
-            return Ok(());
+            return;
         };
         let life = match answer {
             Ok(life) => life,
             Err(error) => {
                 let Fate::Retry(after) = error.fate() else {
-                    return Err(error.into());
+                    return self.refused(error).await;
                 };
-                self.read_life(self.pause(after));
-                return Ok(());
+                return self.read_life(self.pause(after));
             }
         };
         if self.server_life.as_ref() != Some(&life) {
             self.server_life = Some(life);
             self.reach = Reach::Restoring;
-            self.restore();
-            return Ok(());
+            return self.restore();
         }
         self.reach = Reach::There;
         if doubt {
@@ -106,10 +100,15 @@ impl Life {
             info!(run = %self.run, "the store is back");
             self.flush();
         }
-        Ok(())
     }
 
-    pub(super) async fn restored(&mut self, answer: Result<u32, StoreError>) -> Result<(), Error> {
+    /// The store answers again, and says no: what it still takes is written.
+    async fn refused(&mut self, error: StoreError) {
+        self.reach = Reach::There;
+        self.fail(error.into()).await;
+    }
+
+    pub(super) async fn restored(&mut self, answer: Result<u32, StoreError>) {
         match answer {
             Ok(ordinal) if ordinal == self.ordinal => {
                 for (place, registered) in self.devices.iter().enumerate() {
@@ -123,23 +122,26 @@ impl Life {
                 }
                 self.reach = Reach::There;
                 self.flush();
-                Ok(())
             }
             Ok(ordinal) => {
                 warn!(run = %self.run, had = self.ordinal, ordinal, "another producer has this one's place");
                 self.reach = Reach::There;
                 self.lose().await;
-                Ok(())
+            }
+            // It went on without us: found dead, and drained or closed.
+            Err(error @ StoreError::Run { .. }) => {
+                warn!(run = %self.run, "failed to {error}");
+                self.reach = Reach::There;
+                self.lose().await;
             }
             Err(error) => {
                 let Fate::Retry(after) = error.fate() else {
-                    return Err(error.into());
+                    return self.refused(error).await;
                 };
                 self.reach = Reach::Asking { doubt: false };
                 // Not the life it was: the next reading restores again.
                 self.server_life = None;
                 self.read_life(self.pause(after));
-                Ok(())
             }
         }
     }
