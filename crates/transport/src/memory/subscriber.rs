@@ -14,6 +14,9 @@ use crate::{
     memory::hub::{Hub, Inbox, Queue},
 };
 
+/// What is taken from the hub in one `poll` before others of the thread get their turn: each time all that is there.
+const TAKES: usize = 4;
+
 pub(super) struct MemorySubscriber {
     hub: Arc<Hub>,
     config: SubscriberConfig,
@@ -147,6 +150,7 @@ impl Subscriber for MemorySubscriber {
 
     fn poll(&mut self, context: &mut Context<'_>, deliveries: &mut dyn Deliveries) -> Poll<()> {
         self.waker.clone_from(context.waker());
+        let mut takes = 0;
         loop {
             let (inbox, holder) = match &self.state {
                 State::Idle => {
@@ -179,6 +183,11 @@ impl Subscriber for MemorySubscriber {
                     Change::Remove => inboxes.remove(&inbox),
                 }
             }
+            if takes == TAKES {
+                self.waker.wake_by_ref();
+                return Poll::Pending;
+            }
+            takes += 1;
             let mut queue = std::mem::take(&mut self.spare);
             if !inbox.take(holder, &mut queue, &self.waker) {
                 self.owed.clear();
