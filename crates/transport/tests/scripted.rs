@@ -202,6 +202,34 @@ async fn a_peer_that_falls_silent_is_given_up() {
     assert_eq!(told(&pings), [0xc0, 0]);
 }
 
+/// However short ISOCHRONE_KEEP_ALIVE is, an idle connection says PINGREQ within it, again and again.
+#[tokio::test]
+async fn a_short_keep_alive_is_kept() {
+    let (tell, pings) = channel();
+    let url = peer(move |_, peer| {
+        peer.accept_3_1_1(0);
+        for _ in 0..4 {
+            peer.until(12);
+            peer.write(&[0xd0, 0]);
+            tell.send(()).unwrap();
+        }
+        while !peer.read().is_empty() {}
+    });
+    let transport = open(&url).unwrap();
+    let mut config = connection("s", MqttVersion::V311);
+    config.keep_alive = Duration::from_secs(1);
+    let mut sender = sending(&*transport, config, "t", 1);
+    let mut count = 0;
+    // Four times three quarters of it, and time for a busy machine; the wait for an answer alone is five seconds.
+    let (mut all, mut none) = ([&mut sender], []);
+    let pinging = until("four pings", &mut all, &mut none, |_, _| {
+        count += pings.try_iter().count();
+        count == 4
+    });
+    let in_time = tokio::time::timeout(Duration::from_millis(4_500), pinging).await;
+    assert!(in_time.is_ok(), "the broker would have cut the connection");
+}
+
 #[tokio::test]
 async fn phases_have_deadlines() {
     let url = peer(|_, peer| while !peer.read().is_empty() {});

@@ -246,13 +246,23 @@ impl Link {
             };
             let frame = Frame::new(raw, bounds);
             match frame.kind() {
-                packet::PINGRESP => self.ping = None,
+                packet::PINGRESP => self.answered(),
                 packet::DISCONNECT => return Err(reason::disconnect(frame.body.first().copied().unwrap_or(0))),
                 _ => handle(frame, self.last_read, &mut self.tail)?,
             }
             consumed += bounds.total;
         }
         Ok(consumed)
+    }
+
+    /// PINGRESP came: the next silence counts from the last packet, also when it is shorter than the wait for this one.
+    fn answered(&mut self) {
+        self.ping = None;
+        if let Some(keep) = &mut self.keep_alive {
+            let silent_ns = self.last_read.since_ns(self.last_read.min(self.last_write)).max(0) as u64;
+            let wait = Duration::from_nanos(keep.idle_ns.saturating_sub(silent_ns));
+            keep.timer.as_mut().reset(Instant::now() + wait);
+        }
     }
 
     /// Appends PINGREQ to the tail when the connection has been silent (and says so), and ends it when nothing answers.
