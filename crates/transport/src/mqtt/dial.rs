@@ -172,20 +172,13 @@ impl Dialer {
             .addresses()
             .await
             .map_err(|error| reason::lookup(shown, &error))?;
-        let mut last = None;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    stream
-                        .set_nodelay(true)
-                        .map_err(|error| self.failed(Phase::Tcp, &error))?;
-                    return Ok(stream);
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        let error = last.unwrap_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-        Err(self.failed(Phase::Tcp, &error))
+        let stream = first_of(&addresses, PHASE)
+            .await
+            .map_err(|error| self.failed(Phase::Tcp, &error))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| self.failed(Phase::Tcp, &error))?;
+        Ok(stream)
     }
 
     async fn connack(
@@ -256,6 +249,23 @@ impl Dialer {
     }
 }
 
+/// Connects to the first address that answers. Each has an equal share of what is left of the time: one that swallows
+/// everything does not hide the others.
+async fn first_of(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpStream> {
+    let until = Instant::now() + within;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for (index, address) in addresses.iter().enumerate() {
+        let left = until.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+        }
+    }
+    Err(last)
+}
+
 /// Writes what is left, then waits until the broker has closed: only then is it sure to have read the DISCONNECT.
 pub(super) async fn leave(mut stream: Stream, last: Vec<u8>) {
     let leaving = async {
@@ -274,4 +284,33 @@ pub(super) async fn leave(mut stream: Stream, last: Vec<u8>) {
 
 fn nanos(later: Monotonic, earlier: Monotonic) -> u64 {
     later.since_ns(earlier).max(0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    /// An address whose queue is full swallows every attempt; the next one is reached all the same.
+    #[tokio::test]
+    async fn an_address_that_swallows_everything_hides_no_other() {
+        let silent = TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        let full = silent.local_addr().unwrap();
+        let mut held = Vec::new();
+        while let Ok(taken) = timeout(Duration::from_millis(200), TcpStream::connect(full)).await {
+            held.push(taken.unwrap());
+            assert!(held.len() < 100, "its queue never fills");
+        }
+        let answering = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = answering.local_addr().unwrap();
+        let reached = first_of(&[full, there], Duration::from_secs(1)).await.unwrap();
+        assert_eq!(reached.peer_addr().unwrap(), there);
+        let none = first_of(&[full, full], Duration::from_millis(300)).await.unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::TimedOut);
+        let none = first_of(&[], PHASE).await.unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::NotFound);
+    }
 }
