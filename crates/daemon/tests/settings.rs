@@ -507,6 +507,33 @@ fn a_password_arrives_as_typed() {
     assert_eq!(loaded.settings.password.unwrap().reveal(), " [1, \"x\"] ");
 }
 
+/// One client id for several connections is refused: they would throw each other out for ever.
+#[test]
+fn a_client_id_of_many_claims_tells_them_apart() {
+    let id = |id: &str, claims: &str, unit: &str| {
+        lines::<ConsumerSettings>(&[
+            ("ISOCHRONE_CONSUMER_CLIENT_ID", id),
+            ("ISOCHRONE_CLAIMS", claims),
+            ("ISOCHRONE_CLAIM_UNIT", unit),
+        ])
+    };
+    for (name, claims, unit) in [
+        ("c", "1", "topic"),
+        ("c-{{topic}}", "9", "topic"),
+        ("c-{{device}}", "1", "partition"),
+    ] {
+        assert!(id(name, claims, unit).is_empty(), "{name} {claims} {unit}");
+    }
+    for (claims, unit) in [("2", "topic"), ("unlimited", "topic"), ("1", "partition")] {
+        assert_eq!(
+            id("c-{{run}}", claims, unit),
+            [
+                "ISOCHRONE_CONSUMER_CLIENT_ID is \"c-{{run}}\": must name {{topic}} or {{device}} unless ISOCHRONE_CLAIMS=1 in claim unit topic"
+            ]
+        );
+    }
+}
+
 /// A secret is in no `Debug`, no `--check` line and no message; nor is the user part of a URL.
 #[test]
 fn secrets_are_never_shown() {

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use isochrone_model::payload::{Payload, StampPlace};
+use isochrone_model::{
+    payload::{Payload, StampPlace},
+    template::Template,
+};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -11,6 +14,7 @@ use rustls::{
 use super::{
     load::Problem,
     table::{Common, ConsumerSettings, PlotterSettings, ProducerSettings},
+    types::ClaimUnit,
 };
 
 /// Messages in flight, unless set.
@@ -156,10 +160,28 @@ impl ProducerSettings {
     }
 }
 
-pub fn consumer(settings: &ConsumerSettings, _common: &Common, findings: &mut Findings<'_>) {
+pub fn consumer(settings: &ConsumerSettings, common: &Common, findings: &mut Findings<'_>) {
     certificate(settings.tls_cert.is_some(), settings.tls_key.is_some(), findings);
+    client_id(settings, common, findings);
     if let Some(path) = &settings.tls_ca {
         authorities("ISOCHRONE_TLS_CA", path, findings);
+    }
+}
+
+/// One client id of two connections: the broker would throw out one for the other, for ever.
+fn client_id(settings: &ConsumerSettings, common: &Common, findings: &mut Findings<'_>) {
+    const ID: &str = "ISOCHRONE_CONSUMER_CLIENT_ID";
+    let one_claim = common.claim_unit == ClaimUnit::Topic && settings.claims == Some(1);
+    let tells_apart = |id: &Template| id.uses("topic") || id.uses("device");
+    if let Some(id) = settings
+        .consumer_client_id
+        .as_ref()
+        .filter(|id| !one_claim && !tells_apart(id))
+    {
+        findings.add(
+            &[ID, "ISOCHRONE_CLAIMS", "ISOCHRONE_CLAIM_UNIT"],
+            format!("{ID} is \"{id}\": must name {{{{topic}}}} or {{{{device}}}} unless ISOCHRONE_CLAIMS=1 in claim unit topic"),
+        );
     }
 }
 

@@ -175,6 +175,14 @@ pub(super) fn disconnect(code: u8) -> Disconnected {
     }
 }
 
+/// The same on a subscriber's connection, whose client id is another setting's.
+pub(super) fn of_subscriber(mut disconnected: Disconnected) -> Disconnected {
+    disconnected.detail = disconnected
+        .detail
+        .replace("ISOCHRONE_CLIENT_ID", "ISOCHRONE_CONSUMER_CLIENT_ID");
+    disconnected
+}
+
 /// A subscription was refused.
 pub(super) fn subscription(topic: &str, answer: &str) -> String {
     format!("subscription to {topic} refused ({answer}): check the broker's ACL for this user")

@@ -15,6 +15,7 @@ use self::receiver::Receiver;
 use crate::{
     Clean, Deliveries, DeliveryId, Disconnected, SubscribeEvent, Subscriber, SubscriberConfig,
     mqtt::{
+        reason,
         session::{Session, Step},
         wire::Frame,
     },
@@ -50,7 +51,9 @@ impl MqttSubscriber {
         loop {
             match self.session.drive(cx) {
                 Step::Wait => return Poll::Pending,
-                Step::Failed(disconnected) => deliveries.event(SubscribeEvent::Disconnected(disconnected)),
+                Step::Failed(disconnected) => {
+                    deliveries.event(SubscribeEvent::Disconnected(reason::of_subscriber(disconnected)));
+                }
                 Step::Closed => {
                     if !std::mem::replace(&mut self.reported, true) {
                         deliveries.event(SubscribeEvent::Closed);
@@ -66,7 +69,7 @@ impl MqttSubscriber {
                     Ok(()) => return Poll::Pending,
                     Err(disconnected) => {
                         self.session.lost(&disconnected, self.clock.monotonic());
-                        deliveries.event(SubscribeEvent::Disconnected(disconnected));
+                        deliveries.event(SubscribeEvent::Disconnected(reason::of_subscriber(disconnected)));
                     }
                 },
             }

@@ -260,3 +260,12 @@ fn refusals_name_cause_and_setting() {
     );
     assert!(!reason::connack(MqttVersion::V5, 0x88).needs_setting);
 }
+
+/// What a subscriber should change is its own setting.
+#[test]
+fn a_subscriber_is_told_its_own_client_id() {
+    for told in [reason::disconnect(0x8e), reason::connack(MqttVersion::V5, 0x85)] {
+        let detail = reason::of_subscriber(told).detail;
+        assert!(detail.ends_with("check ISOCHRONE_CONSUMER_CLIENT_ID"), "{detail}");
+    }
+}
