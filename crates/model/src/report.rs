@@ -223,7 +223,8 @@ pub struct LostRange {
     pub kind: MissingKind,
     pub first: u64,
     pub last: u64,
-    /// `None` at QoS 0, where nobody answers.
+    /// `None` where it is not known: at QoS 0 nobody answers, a device that vanished never said what stayed unanswered, and a
+    /// row lists only so many ranges. The two below are then at least so many.
     pub acked: Option<u64>,
     pub refused: u64,
     pub unconfirmed: u64,

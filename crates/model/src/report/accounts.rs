@@ -192,14 +192,20 @@ impl<'a> Account<'a> {
         }
     }
 
+    /// Whether every sequence that was not acknowledged is in a range: not so for who never said its last word, nor beyond
+    /// the ranges that a row holds.
+    fn answers_are_listed(&self) -> bool {
+        let listed = |ranges: &[SeqRange], count: u64| ranges.iter().map(|range| range.count()).sum::<u64>() == count;
+        self.device.qos > 0
+            && listed(&self.row.refused_ranges, self.row.refused)
+            && listed(&self.row.unconfirmed_ranges, self.row.unconfirmed)
+    }
+
     fn lost_range(&self, missing: &Missing) -> LostRange {
         let within = |ranges: &[SeqRange]| ranges.iter().map(|range| range.overlap(missing.range)).sum::<u64>();
         let (refused, unconfirmed) = (within(&self.row.refused_ranges), within(&self.row.unconfirmed_ranges));
-        let acked = missing
-            .range
-            .count()
-            .saturating_sub(refused)
-            .saturating_sub(unconfirmed);
+        let others = refused.saturating_add(unconfirmed);
+        let acked = missing.range.count().saturating_sub(others);
         LostRange {
             topic: self.device.topic.clone(),
             device: self.device.device.clone(),
@@ -207,7 +213,7 @@ impl<'a> Account<'a> {
             kind: missing.kind,
             first: missing.range.first,
             last: missing.range.last,
-            acked: (self.device.qos > 0).then_some(acked),
+            acked: self.answers_are_listed().then_some(acked),
             refused,
             unconfirmed,
         }

@@ -220,6 +220,27 @@ fn a_vanished_producer_is_rebuilt_from_what_came() {
     assert_eq!((ledger.vanished, ledger.sent_at_most), (1, 1_100));
 }
 
+/// What a broker acknowledged of a lost range is told only where everything else is listed.
+#[test]
+fn a_broker_is_not_blamed_for_what_is_not_known() {
+    let acked = |change: fn(&mut SendRow)| {
+        let mut facts = facts();
+        change(&mut facts.devices[0].1);
+        Report::build(&facts).ledger.lost_ranges[0].acked
+    };
+    assert_eq!(acked(|_| {}), Some(2));
+    let unconfirmed = |row: &mut SendRow| (row.acked, row.unconfirmed) = (998, 1);
+    assert_eq!(acked(unconfirmed), None, "a range is missing");
+    let listed = |row: &mut SendRow| {
+        (row.acked, row.unconfirmed) = (998, 1);
+        row.unconfirmed_ranges = vec![SeqRange { first: 12, last: 12 }];
+    };
+    assert_eq!(acked(listed), Some(1));
+    assert_eq!(acked(|row| row.refused_ranges.clear()), None);
+    let vanished = |row: &mut SendRow| (row.acked, row.ended, row.vanished) = (900, false, true);
+    assert_eq!(acked(vanished), None);
+}
+
 #[test]
 fn an_empty_run_is_a_report() {
     let report = Report::build(&RunFacts::new("r1".parse().unwrap(), "closed"));
