@@ -19,7 +19,6 @@ use tokio::{task::JoinHandle, time::timeout};
 use crate::Context;
 
 mod closer;
-mod rebuild;
 mod watcher;
 
 use closer::Closer;

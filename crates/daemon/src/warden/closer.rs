@@ -21,7 +21,7 @@ use isochrone_store::{
 };
 use tokio::time::Instant;
 
-use super::{LONG_ANSWER, answer, rebuild::rebuilt, watcher::poll_every};
+use super::{LONG_ANSWER, answer, watcher::poll_every};
 use crate::Context;
 
 /// How long a run that is otherwise at rest waits for a sink that does not move: a restart of its back end fits in.
@@ -269,7 +269,7 @@ impl Closer {
         let mut finals = BTreeMap::new();
         for DeviceState { device, row } in devices.iter().filter(|state| state.row.vanished && !state.row.ended) {
             let next = receipt.epochs.get(&device.epoch).map_or(0, |epoch| epoch.next);
-            let rebuilt = rebuilt(row, next, device.qos);
+            let rebuilt = row.rebuilt(next, device.qos);
             answer(
                 ANSWER_WITHIN,
                 self.context.store.bury(&self.run, partition, device.epoch, &rebuilt),

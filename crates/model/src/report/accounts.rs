@@ -158,7 +158,7 @@ impl<'a> Account<'a> {
                 sent_at_most: row.sent,
             };
         }
-        let full = row.rebuilt(receipt.next);
+        let full = row.rebuilt(receipt.next, device.qos);
         let queued = full.sent.max(row.sent.saturating_add(row.queued));
         let since = device.rate.map_or(0.0, |rate| (rate * ROW_AGE_SECONDS).ceil());
         let sent_at_most = queued.saturating_add(since as u64);
