@@ -93,20 +93,18 @@ impl Pending {
         let Some((_, old)) = self.parts.pop_front() else {
             return false;
         };
-        let Some((_, into)) = self.parts.front_mut() else {
-            return false;
-        };
-        into.duplicates += old.duplicates;
-        into.retained += old.retained;
-        into.unstamped += old.unstamped;
-        into.foreign += old.foreign;
-        into.reordered += old.reordered;
-        for (second, count) in old.dropped {
-            count_dropped(&mut into.dropped, second, count);
+        if let Some((_, into)) = self.parts.front_mut() {
+            put_before(into, old);
         }
-        into.missing.splice(0..0, old.missing);
-        into.found.splice(0..0, old.found);
         true
+    }
+
+    /// A part that the store left out: its samples are dropped, and it is told with `second` what else it counted.
+    pub fn left_out(&mut self, second: Second, mut part: ReceiptPart) {
+        for sample in part.samples.drain(..) {
+            count_dropped(&mut part.dropped, sample.due.second(), 1);
+        }
+        put_before(self.at(second), part);
     }
 
     /// The oldest second that holds samples.
@@ -146,6 +144,20 @@ impl Pending {
     pub fn samples(&self) -> usize {
         self.parts.iter().map(|(_, part)| part.samples.len()).sum()
     }
+}
+
+/// Adds the counts of an earlier part without samples.
+fn put_before(into: &mut ReceiptPart, earlier: ReceiptPart) {
+    into.duplicates += earlier.duplicates;
+    into.retained += earlier.retained;
+    into.unstamped += earlier.unstamped;
+    into.foreign += earlier.foreign;
+    into.reordered += earlier.reordered;
+    for (second, count) in earlier.dropped {
+        count_dropped(&mut into.dropped, second, count);
+    }
+    into.missing.splice(0..0, earlier.missing);
+    into.found.splice(0..0, earlier.found);
 }
 
 fn count_dropped(dropped: &mut Vec<(Second, u64)>, second: Second, count: u64) {

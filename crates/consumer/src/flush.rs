@@ -69,8 +69,10 @@ impl Slice {
             head: self.head(second, offset, absences),
             parts,
         });
-        let entries = entries.collect();
-        self.facts.clear();
+        let entries: Vec<NewEntry> = entries.collect();
+        // A second that has no entry yet may have one in the next flush: what holds for it is kept until then.
+        let written = |second: Second| entries.binary_search_by_key(&second, |entry| entry.second).is_ok();
+        self.facts.retain(|(second, _)| !written(*second));
         self.fresh = 0;
         self.batch += 1;
         Some(Batch {
@@ -82,6 +84,30 @@ impl Slice {
             samples,
             covers: self.covers(),
         })
+    }
+
+    /// The store left out the last `entries` of a flush that it would have taken: what they counted is in the next one, their
+    /// samples as dropped.
+    pub fn left_out(&mut self, flush: &ReceiptFlush, entries: u64, fenced: &[Topic], now: Reference) {
+        let is_fenced = |part: &NewPart| fenced.iter().any(|topic| topic.as_str() == part.key);
+        let taken = flush
+            .entries
+            .iter()
+            .rev()
+            .filter(|entry| !entry.parts.iter().all(is_fenced));
+        for part in taken.take(entries as usize).flat_map(|entry| &entry.parts) {
+            let Some(index) = self.find(&part.key) else { continue };
+            // It was encoded here.
+            let Ok(body) = ReceiptPart::decode(&part.body) else {
+                continue;
+            };
+            if let Some(claim) = self.claim_mut(index)
+                && claim.token == part.token
+            {
+                claim.pending.left_out(now.second(), body);
+                self.touch(index);
+            }
+        }
     }
 
     fn head(&self, second: Second, offset: Offset, absences: &Absences) -> Bytes {

@@ -43,6 +43,9 @@ pub struct Slice {
     pub(crate) era: Option<u32>,
 }
 
+/// Seconds whose facts wait for an entry. While the store is away, or nothing of this partition comes, the oldest fold.
+const FACTS: usize = 120;
+
 /// Instead of the number of a connection: there is none.
 pub const NO_LINK: usize = usize::MAX;
 
@@ -272,10 +275,23 @@ impl Slice {
                 if self.facts.get(place).is_none_or(|(other, _)| *other != second) {
                     self.facts.insert(place, (second, Facts::default()));
                 }
-                place
+                self.fold_facts(place)
             }
         };
         &mut self.facts[place].1
+    }
+
+    /// Beyond [`FACTS`] seconds the oldest facts hold for the second after them; answers where `place` is then.
+    fn fold_facts(&mut self, place: usize) -> usize {
+        if self.facts.len() <= FACTS {
+            return place;
+        }
+        if let Some((_, oldest)) = self.facts.pop_front()
+            && let Some((_, next)) = self.facts.front_mut()
+        {
+            next.add(oldest);
+        }
+        place.saturating_sub(1)
     }
 
     /// A jump of the reference clock spoils the second it is seen in.
@@ -329,6 +345,14 @@ impl Slice {
     pub fn unacknowledged(&self) -> bool {
         let mut links = self.links.iter();
         links.any(|link| link.waits_for_store && link.delivered > link.acknowledged)
+    }
+}
+
+impl Facts {
+    fn add(&mut self, other: Facts) {
+        self.bound_ns = self.bound_ns.max(other.bound_ns);
+        self.era_changed |= other.era_changed;
+        self.ack_limited |= other.ack_limited;
     }
 }
 

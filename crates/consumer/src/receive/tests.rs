@@ -416,3 +416,55 @@ fn a_dismissed_slice_holds_nothing() {
     assert_eq!((bench.ration.held, bench.slice.tally.stray), (0, 1));
     assert!(bench.flush().is_none() && bench.slice.is_empty());
 }
+
+/// What holds for a second is in the first entry of it, however many flushes later; what is kept is bounded.
+#[test]
+fn facts_wait_for_their_second() {
+    let mut bench = Bench::new();
+    bench.flush();
+    bench.stamped(1, 0);
+    let second = OFFSET.at(bench.now).second();
+    let later = Second(second.0 + 1);
+    bench.slice.facts_of(later).era_changed = true;
+    let head = |batch: Batch| ReceiptHead::decode(&batch.flush.entries[0].head).unwrap();
+    assert!(!head(bench.flush().unwrap()).era_changed);
+    bench.now = bench.now + 1_000 * MS;
+    bench.stamped(1, 1);
+    assert!(head(bench.flush().unwrap()).era_changed);
+    bench.stamped(1, 2);
+    assert!(!head(bench.flush().unwrap()).era_changed, "said once");
+
+    let last = later.0 + 1_000;
+    for second in later.0..=last {
+        bench.slice.facts_of(Second(second)).bound_ns = (last - second) as u64;
+    }
+    assert!(bench.slice.facts.len() <= 120);
+    assert!(
+        bench.slice.facts.iter().any(|(_, facts)| facts.bound_ns == 1_000),
+        "folded, not lost"
+    );
+}
+
+/// What the store left out is told with the next flush: samples as dropped, by due-second, and whatever else was counted.
+#[test]
+fn what_the_store_left_out_is_told() {
+    let mut bench = Bench::new();
+    bench.flush();
+    bench.now = Monotonic(1_998 * MS);
+    for sequence in 0..4 {
+        bench.stamped(1, sequence);
+    }
+    let copy = bench.stamp(1, 3).to_text();
+    bench.message(copy.as_bytes(), None, false);
+    let batch = bench.flush().unwrap();
+    assert_eq!(batch.flush.entries.len(), 2);
+    let now = OFFSET.at(bench.now);
+    bench.slice.left_out(&batch.flush, 1, &["t".into()], now);
+    assert!(bench.flush().is_none(), "fenced: all of it is another's to tell");
+    bench.slice.left_out(&batch.flush, 1, &[], now);
+    let part = bench.part();
+    // Received in the second that was left out; one of them was due in the one before.
+    let [before, second] = [0, 1].map(|entry| batch.flush.entries[entry].second);
+    assert_eq!((part.dropped, part.duplicates), (vec![(before, 1), (second, 2)], 1));
+    assert!(part.samples.is_empty());
+}

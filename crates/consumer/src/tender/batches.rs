@@ -71,6 +71,11 @@ impl Tender {
         let fenced = match answer {
             Ok(answer) => {
                 desk.shed(answer.shed);
+                if answer.shed > 0 {
+                    let now = desk.clock.reference();
+                    let mut slice = self.slice.borrow_mut();
+                    slice.left_out(&batch.flush, answer.shed, &answer.fenced, now);
+                }
                 answer.fenced
             }
             Err(problem) if problem.fate() == Fate::LetGo => {
