@@ -127,7 +127,7 @@ impl Slice {
 
     /// What this flush covers, connection by connection: all that was delivered, but nothing that still waits for the
     /// registry nor what came after it.
-    fn covers(&self) -> Vec<(usize, DeliveryId)> {
+    pub fn covers(&self) -> Vec<(usize, DeliveryId)> {
         let links = self.links.iter().enumerate();
         let open = links.filter(|(_, facts)| facts.waits_for_store && facts.delivered > facts.acknowledged);
         open.map(|(link, facts)| {

@@ -286,6 +286,7 @@ fn a_stray_message_is_only_counted() {
     bench.stamped(1, 0);
     assert_eq!(bench.slice.tally.stray, 1);
     assert!(bench.flush().is_none());
+    assert_eq!(bench.slice.covers(), [(0, DeliveryId(1))], "acknowledged all the same");
 }
 
 /// Samples of two seconds are two entries of one flush, their total is that before them, their state that after them.

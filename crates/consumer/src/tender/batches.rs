@@ -7,6 +7,7 @@ use isochrone_store::{
     Error, Fate,
     types::{FlushAnswer, GivenBack, Left, ReceiptFlush},
 };
+use isochrone_transport::DeliveryId;
 use tokio::time::Instant;
 
 use super::{GROUP_COMMIT, Tender};
@@ -57,7 +58,12 @@ impl Tender {
         };
         self.due.flushed.set(Instant::now());
         self.forget_old(desk);
-        let Some(batch) = batch else { return true };
+        let Some(batch) = batch else {
+            // Nothing is left to be stored: what came in vain (a topic that is not held any more) is acknowledged as it is.
+            let covers = self.slice.borrow().covers();
+            self.acknowledge(&covers);
+            return true;
+        };
         *self.outstanding.borrow_mut() = Some(batch);
         self.send(desk).await
     }
@@ -94,13 +100,7 @@ impl Tender {
         desk.ration.borrow_mut().release(batch.samples);
         desk.equipment.counters.flushes.inc();
         self.keep(Write::Flush(batch.flush.clone()), desk);
-        let acknowledge = self.slice.borrow_mut().stored(&batch.covers);
-        for (number, up_to) in acknowledge {
-            let link = self.links.borrow().get(number).cloned().flatten();
-            if let Some(link) = link {
-                link.acknowledge(up_to);
-            }
-        }
+        self.acknowledge(&batch.covers);
         let still_ours = |topic: &Topic| {
             let slice = self.slice.borrow();
             let sent = batch
@@ -116,6 +116,17 @@ impl Tender {
         let fenced: Vec<Topic> = fenced.into_iter().filter(still_ours).collect();
         self.drop_claims(&fenced, "another consumer holds it by now", desk);
         true
+    }
+
+    /// What this covers needs the store no more.
+    fn acknowledge(&self, covers: &[(usize, DeliveryId)]) {
+        let due = self.slice.borrow_mut().stored(covers);
+        for (number, up_to) in due {
+            let link = self.links.borrow().get(number).cloned().flatten();
+            if let Some(link) = link {
+                link.acknowledge(up_to);
+            }
+        }
     }
 
     async fn append(&self, desk: &Desk, flush: Arc<ReceiptFlush>) -> Result<FlushAnswer, Error> {
