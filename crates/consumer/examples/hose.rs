@@ -63,6 +63,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         rate: None,
         domain: clock.domain(),
         producer,
+        ordinal: 0,
+        number: 0,
     };
     let partition = Topic::from(TOPIC).partition(64);
     let state = DeviceState {

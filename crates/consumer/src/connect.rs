@@ -164,31 +164,39 @@ pub fn plan(
 
 /// What identity templates may name.
 struct Names<'a> {
-    values: Vec<(&'a str, &'a str)>,
+    run: &'a RunName,
+    device: &'a Device,
+    ordinal: String,
+    number: String,
 }
 
 impl<'a> Names<'a> {
     fn new(run: &'a RunName, device: &'a Device) -> Names<'a> {
-        // The registry knows devices by name only; the default name is made of producer and number.
-        let (producer, n) = device.device.rsplit_once('-').unwrap_or(("", &device.device));
         Names {
-            values: vec![
-                ("run", run.as_str()),
-                ("device", &device.device),
-                ("topic", device.response_topic.as_str()),
-                ("producer", producer),
-                ("n", n),
-            ],
+            run,
+            device,
+            ordinal: device.ordinal.to_string(),
+            number: device.number.to_string(),
         }
     }
 
+    fn values(&self) -> [(&str, &str); 5] {
+        [
+            ("run", self.run.as_str()),
+            ("device", &self.device.device),
+            ("topic", self.device.response_topic.as_str()),
+            ("producer", &self.ordinal),
+            ("n", &self.number),
+        ]
+    }
+
     fn render(&self, template: &Template) -> String {
-        template.render(&self.values)
+        template.render(&self.values())
     }
 
     /// A secret is kept as text; it was checked when the settings were read.
     fn render_text(&self, text: &str) -> String {
-        let allowed: Vec<&str> = self.values.iter().map(|(name, _)| *name).collect();
+        let allowed: Vec<&str> = self.values().iter().map(|(name, _)| *name).collect();
         match Template::parse(text, &allowed) {
             Ok(template) => self.render(&template),
             Err(_) => text.to_owned(),
@@ -199,4 +207,34 @@ impl<'a> Names<'a> {
 fn hash(bytes: &[u8]) -> u64 {
     let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv)
+}
+
+#[cfg(test)]
+mod tests {
+    use isochrone_model::id::{Domain, Epoch};
+
+    use super::*;
+
+    /// Templates of a device mean the same here as at its producer, whatever the device is called.
+    #[test]
+    fn names_are_the_registrations() {
+        let device = Device {
+            epoch: Epoch(1),
+            device: "berlin-7-a".to_owned(),
+            topic: "up".into(),
+            response_topic: "down".into(),
+            url: "memory:names".to_owned(),
+            qos: 1,
+            mqtt_version: "5".to_owned(),
+            rate: None,
+            domain: Domain(1),
+            producer: DaemonId(1),
+            ordinal: 3,
+            number: 12,
+            client_id: String::new(),
+        };
+        let run: RunName = "r".parse().unwrap();
+        let text = "{{run}} {{device}} {{topic}} {{producer}} {{n}}";
+        assert_eq!(Names::new(&run, &device).render_text(text), "r berlin-7-a down 3 12");
+    }
 }

@@ -98,6 +98,8 @@ impl Scene {
             rate: Some(1.0),
             domain: Domain(1),
             producer,
+            ordinal: 0,
+            number: 0,
         };
         let row = SendRow {
             scheduled: 6,

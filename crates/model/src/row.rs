@@ -36,6 +36,12 @@ pub struct Device {
     pub domain: Domain,
     /// The producer that owns it.
     pub producer: DaemonId,
+    /// Its producer's ordinal in the run: `{{producer}}` of templates.
+    #[serde(default)]
+    pub ordinal: u32,
+    /// Its number among its producer's devices: `{{n}}` of templates.
+    #[serde(default)]
+    pub number: u32,
 }
 
 /// Everything counted about what one epoch sent. `scheduled = sent + unsent + queued`, `sent = acked + refused + unconfirmed` (QoS > 0, once ended).

@@ -92,7 +92,7 @@ impl Plan {
             settings,
             url: transport.url(),
             run,
-            ordinal: ordinal.to_string(),
+            ordinal,
             payload: Arc::new(payload(settings)?),
             seed,
         };
@@ -128,7 +128,7 @@ struct Maker<'a> {
     settings: &'a ProducerSettings,
     url: &'a str,
     run: &'a RunRecord,
-    ordinal: String,
+    ordinal: u32,
     payload: Arc<Payload>,
     seed: u64,
 }
@@ -136,8 +136,8 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn device(&self, n: u32) -> Result<Planned, Error> {
         let Maker { settings, run, .. } = self;
-        let number = n.to_string();
-        let base = [("run", run.run.as_str()), ("producer", &self.ordinal), ("n", &number)];
+        let (ordinal, number) = (self.ordinal.to_string(), n.to_string());
+        let base = [("run", run.run.as_str()), ("producer", &ordinal), ("n", &number)];
         let name = settings.device_name.render(&base);
         let with_device = [base[0], base[1], base[2], ("device", &name)];
         let topic = settings.topic.render(&with_device);
@@ -163,6 +163,8 @@ impl Maker<'_> {
             rate: schedule(settings).per_second(),
             domain: self.context.domain,
             producer: self.context.daemon,
+            ordinal: self.ordinal,
+            number: n,
         };
         let seed = DeviceSeed {
             device: name.as_str().into(),

@@ -502,6 +502,8 @@ fn device(epoch: u64) -> DeviceState {
         rate: None,
         domain: Domain(0),
         producer: PRODUCER,
+        ordinal: 0,
+        number: 0,
     };
     DeviceState {
         device,

@@ -45,6 +45,8 @@ fn device(epoch: u64, topic: &str) -> DeviceState {
             rate: Some(100.0),
             domain: HERE,
             producer: DaemonId(1),
+            ordinal: 0,
+            number: 0,
         },
         row: SendRow::default(),
     }

@@ -42,6 +42,8 @@ impl Site {
             rate: None,
             domain: self.clock.domain(),
             producer: self.producer,
+            ordinal: 0,
+            number: 0,
         };
         let state = DeviceState {
             device,

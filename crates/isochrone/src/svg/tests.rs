@@ -31,6 +31,8 @@ fn facts() -> RunFacts {
         rate: Some(20.0),
         domain: Domain(1),
         producer: DaemonId(1),
+        ordinal: 0,
+        number: 0,
     });
     facts
 }

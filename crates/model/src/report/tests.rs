@@ -30,6 +30,8 @@ fn device() -> Device {
         rate: Some(100.0),
         domain: Domain(1),
         producer: DaemonId(1),
+        ordinal: 0,
+        number: 0,
     }
 }
 

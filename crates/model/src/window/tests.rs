@@ -26,6 +26,8 @@ fn device(number: u64) -> Device {
         rate: Some(1.0),
         domain: Domain(1),
         producer: DaemonId(1),
+        ordinal: 0,
+        number: 0,
     }
 }
 

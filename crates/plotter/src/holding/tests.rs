@@ -102,6 +102,8 @@ impl World {
             rate: None,
             domain: Domain(1),
             producer,
+            ordinal: 0,
+            number: 0,
         };
         let row = SendRow::default();
         store

@@ -102,6 +102,8 @@ impl World {
                 rate: Some(1.0),
                 domain: Domain(1),
                 producer,
+                ordinal: 0,
+                number: 0,
             };
             let state = DeviceState {
                 device,

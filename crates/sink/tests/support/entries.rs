@@ -22,6 +22,8 @@ pub fn device(topic: &str, epoch: u64) -> Device {
         rate: Some(1.0),
         domain: Domain(1),
         producer: DaemonId(1),
+        ordinal: 0,
+        number: 0,
     }
 }
 

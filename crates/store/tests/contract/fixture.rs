@@ -75,6 +75,8 @@ pub fn device(epoch: u64, response_topic: &str) -> DeviceState {
         rate: Some(0.1),
         domain: Domain(7),
         producer: PRODUCER,
+        ordinal: 0,
+        number: 0,
     };
     DeviceState {
         device,
