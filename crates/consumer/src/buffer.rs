@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use isochrone_model::{
-    entry::{ReceiptPart, Sample},
+    entry::{Missing, ReceiptPart, Sample},
     time::Second,
 };
 
@@ -12,6 +12,9 @@ const SECONDS: usize = 120;
 
 /// Due-seconds of dropped samples that one part tells apart.
 const DROPPED_SECONDS: usize = 600;
+
+/// Ranges given up that one part tells apart; beyond them neighbours are joined.
+const RANGES: usize = 4_096;
 
 /// A sample buffer up to this capacity is kept for the next second.
 const SPARE: usize = 16_384;
@@ -156,8 +159,14 @@ fn put_before(into: &mut ReceiptPart, earlier: ReceiptPart) {
     for (second, count) in earlier.dropped {
         count_dropped(&mut into.dropped, second, count);
     }
-    into.missing.splice(0..0, earlier.missing);
-    into.found.splice(0..0, earlier.found);
+    add_ranges(&mut into.missing, earlier.missing);
+    add_ranges(&mut into.found, earlier.found);
+}
+
+/// Adds ranges given up, or found again, to those of a part.
+pub fn add_ranges(into: &mut Vec<Missing>, more: impl IntoIterator<Item = Missing>) {
+    into.extend(more);
+    Missing::bound(into, RANGES);
 }
 
 fn count_dropped(dropped: &mut Vec<(Second, u64)>, second: Second, count: u64) {

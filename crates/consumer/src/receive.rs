@@ -10,7 +10,7 @@ use isochrone_transport::{Connected, Deliveries, Delivery, Disconnected, Subscri
 
 use crate::{
     absence::Absences,
-    buffer::Ration,
+    buffer::{Ration, add_ranges},
     slice::{Claim, Received, Slice, Stage, Waiting},
 };
 
@@ -306,7 +306,9 @@ impl Slice {
             warmup: stamp.warmup,
         });
         part.reordered += u64::from(reordered);
-        part.found.extend(found);
+        if let Some(found) = found {
+            add_ranges(&mut part.found, [found]);
+        }
     }
 
     /// A message of an epoch that does not belong to the topic it arrived on.

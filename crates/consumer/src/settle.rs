@@ -10,7 +10,7 @@ use isochrone_store::types::DeviceState;
 
 use crate::{
     absence::Absences,
-    buffer::Ration,
+    buffer::{Ration, add_ranges},
     slice::{Claim, RENEWAL_BLIND, Slice, Stage},
 };
 
@@ -52,7 +52,7 @@ impl Slice {
             if !missing.is_empty()
                 && let Some(part) = self.part(index, now.second())
             {
-                part.missing.extend(missing);
+                add_ranges(&mut part.missing, missing);
             }
         }
     }
@@ -86,7 +86,7 @@ impl Slice {
         claim.stage = Stage::Leaving;
         let missing = claim.book.close(now);
         if let Some(part) = self.part(index, now.second()) {
-            part.missing.extend(missing);
+            add_ranges(&mut part.missing, missing);
         }
     }
 

@@ -53,6 +53,51 @@ pub enum ConsumerDelay {
     Extreme,
 }
 
+impl SendPart {
+    /// How many ranges of each kind a part holds; beyond it neighbours are joined ([`range::append`](crate::range::append)).
+    pub const MAX_RANGES: usize = 1_024;
+}
+
+impl Missing {
+    /// Joins ranges in `all` until there are at most `most`, or one for each epoch and kind: first neighbours of one second of
+    /// due, then pairs of neighbours. How many there are stays exact, with the first in each second; which they are does not.
+    pub fn bound(all: &mut Vec<Missing>, most: usize) {
+        if all.len() <= most {
+            return;
+        }
+        all.sort_by_key(|missing| (missing.epoch, missing.kind, missing.range.first));
+        let alike = |next: &Missing, last: &Missing| (next.epoch, next.kind) == (last.epoch, last.kind);
+        all.dedup_by(|next, last| {
+            let joined = alike(next, last) && next.due.1.second() == last.due.0.second();
+            if joined {
+                last.join(next);
+            }
+            joined
+        });
+        // Half of it, so that this is not done for every range from here on.
+        while all.len() > most / 2 {
+            let before = all.len();
+            let mut paired = false;
+            all.dedup_by(|next, last| {
+                paired = !paired && alike(next, last);
+                if paired {
+                    last.join(next);
+                }
+                paired
+            });
+            if all.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// As long as both together, from where this begins to when the other ends.
+    fn join(&mut self, next: &Missing) {
+        self.range.last = self.range.last.saturating_add(next.range.count());
+        self.due.1 = next.due.1;
+    }
+}
+
 impl Sample {
     /// `sent − due`.
     pub fn publish_delay_ns(&self) -> i64 {
@@ -177,4 +222,61 @@ pub struct SendPart {
     pub ack: Histogram,
     /// From PUBREL to PUBCOMP (QoS 2), in nanoseconds.
     pub complete: Histogram,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::time::NANOS_PER_SECOND;
+
+    /// Every other sequence of a device, ten a second.
+    fn missing(epoch: u64, number: u64, length: u64) -> Missing {
+        let due = Reference(number as i64 * NANOS_PER_SECOND / 10);
+        let first = number * 10;
+        Missing {
+            epoch: Epoch(epoch),
+            kind: MissingKind::Lost,
+            range: SeqRange {
+                first,
+                last: first + length - 1,
+            },
+            due: (due, due),
+        }
+    }
+
+    fn counts(all: &[Missing]) -> BTreeMap<Epoch, u64> {
+        let mut counts = BTreeMap::new();
+        for missing in all {
+            *counts.entry(missing.epoch).or_default() += missing.range.count();
+        }
+        counts
+    }
+
+    proptest! {
+        /// Few are left, and each epoch's count is what it was.
+        #[test]
+        fn bounded_ranges_keep_their_counts(ranges in prop::collection::vec((0_u64..3, 1_u64..5), 0..300), most in 8_usize..50) {
+            let mut all: Vec<Missing> = (0..).zip(ranges).map(|(number, (epoch, length))| missing(epoch, number, length)).collect();
+            let before = counts(&all);
+            Missing::bound(&mut all, most);
+            prop_assert!(all.len() <= most);
+            prop_assert_eq!(counts(&all), before);
+        }
+    }
+
+    /// As long as seconds are enough to tell apart, each keeps its count.
+    #[test]
+    fn seconds_keep_their_counts() {
+        let mut all: Vec<Missing> = (0..300).map(|number| missing(1, number, 1)).collect();
+        Missing::bound(&mut all, 100);
+        let seconds: Vec<_> = all
+            .iter()
+            .map(|missing| (missing.due.0.second().0, missing.range.count()))
+            .collect();
+        assert_eq!(seconds, (0..30).map(|second| (second, 10)).collect::<Vec<_>>());
+    }
 }

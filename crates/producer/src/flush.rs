@@ -10,7 +10,7 @@ use bytes::Bytes;
 use isochrone_model::{
     entry::{SendHead, SendPart},
     id::{DaemonId, Domain, Epoch, Token},
-    range::SeqRange,
+    range::append,
     row::SendRow,
     time::{Monotonic, Second},
 };
@@ -92,9 +92,17 @@ impl Outbox {
     /// Adds what the whole producer sent, whatever the partition.
     pub fn add_account(&mut self, second: Second, account: Account) {
         self.accounts.entry(second).or_default().add(account);
+        if self.accounts.len() <= MOST_ACCOUNTS {
+            return;
+        }
         // Seconds in which nothing of this partition happens tell elsewhere.
-        if self.accounts.len() > MOST_ACCOUNTS {
-            self.accounts.pop_first();
+        let untold = self.accounts.keys().find(|second| !self.seconds.contains_key(*second));
+        if let Some(untold) = untold.copied() {
+            self.accounts.remove(&untold);
+        } else if let Some((_, oldest)) = self.accounts.pop_first()
+            && let Some(mut next) = self.accounts.first_entry()
+        {
+            next.get_mut().add(oldest);
         }
     }
 
@@ -310,18 +318,79 @@ fn merge(into: &mut DueSecond, later: DueSecond) {
         (one, other) => one.or(other),
     };
     into.acked += later.acked;
-    append(&mut into.refused, later.refused);
-    append(&mut into.unconfirmed, later.unconfirmed);
+    append(&mut into.refused, later.refused, SendPart::MAX_RANGES);
+    append(&mut into.unconfirmed, later.unconfirmed, SendPart::MAX_RANGES);
     into.late.merge(&later.late);
     into.ack.merge(&later.ack);
     into.complete.merge(&later.complete);
 }
 
-fn append(into: &mut Vec<SeqRange>, later: Vec<SeqRange>) {
-    for range in later {
-        match into.last_mut() {
-            Some(last) if last.last.checked_add(1) == Some(range.first) => last.last = range.last,
-            _ => into.push(range),
+#[cfg(test)]
+mod tests {
+    use isochrone_model::{histogram::Histogram, range::SeqRange};
+
+    use super::*;
+
+    fn outbox() -> Outbox {
+        let author = Author {
+            daemon: DaemonId(1),
+            domain: Domain(1),
+        };
+        Outbox::new(author, 1)
+    }
+
+    fn due(second: i64, sequence: u64) -> DueSecond {
+        let one = SeqRange {
+            first: sequence,
+            last: sequence,
+        };
+        DueSecond {
+            second: Second(second),
+            part: SendPart {
+                epoch: Epoch(1),
+                sent: 1,
+                refused: vec![one],
+                late: Histogram::default(),
+                ..SendPart::default()
+            },
+            late: 1,
+            extreme: 0,
         }
+    }
+
+    /// While the store is away accounts are bounded, and those of seconds with parts are not lost: each late message of this
+    /// partition is in some entry.
+    #[test]
+    fn accounts_of_held_parts_are_kept() {
+        // All seconds are this partition's, or every other is another's.
+        for every in [1, 2] {
+            let mut outbox = outbox();
+            let last = 2 * MOST_ACCOUNTS as i64;
+            for second in 0..last {
+                if second % every == 0 {
+                    outbox.add(Epoch(1), SendRow::default(), vec![due(second, second as u64 * 2)]);
+                }
+                outbox.add_account(Second(second), Account::of(&due(second, 0)));
+            }
+            assert!(outbox.accounts.len() <= MOST_ACCOUNTS);
+            let with_parts = outbox
+                .accounts
+                .iter()
+                .filter(|(second, _)| outbox.seconds.contains_key(second));
+            let told: u64 = with_parts.map(|(_, account)| account.late).sum();
+            assert_eq!(told, (last / every) as u64, "every {every}");
+        }
+    }
+
+    /// Ranges that pile up in one second are joined, and their count is kept.
+    #[test]
+    fn piled_up_ranges_are_joined() {
+        let mut outbox = outbox();
+        for sequence in 0..10_000 {
+            outbox.add(Epoch(1), SendRow::default(), vec![due(5, sequence * 2)]);
+        }
+        let part = &outbox.seconds[&Second(5)][&(Epoch(1), false)].part;
+        assert!(part.refused.len() <= SendPart::MAX_RANGES);
+        assert_eq!(part.refused.iter().map(|range| range.count()).sum::<u64>(), 10_000);
     }
 }

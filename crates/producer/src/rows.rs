@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use isochrone_model::{
     entry::SendPart,
     id::Epoch,
-    range::SeqRange,
+    range::{SeqRange, append},
     row::{Connects, PhaseTime, SendRow},
     time::{Reference, Second},
 };
@@ -147,7 +147,11 @@ impl Account {
         self.row.refused += 1;
         self.row.unconfirmed = self.row.unconfirmed.saturating_sub(1);
         push(&mut self.row.refused_ranges, sequence, SendRow::MAX_RANGES);
-        push(&mut self.at(due).part.refused, sequence, usize::MAX);
+        let one = SeqRange {
+            first: sequence,
+            last: sequence,
+        };
+        append(&mut self.at(due).part.refused, [one], SendPart::MAX_RANGES);
     }
 
     /// A PUBLISH frame was sent again.
@@ -185,11 +189,12 @@ impl Account {
             push(&mut self.row.unconfirmed_ranges, sequence, SendRow::MAX_RANGES);
             let second = self.second_of(sequence);
             let warmup = self.warm_until.is_some_and(|until| second < until.second());
-            push(
-                &mut self.at_second(second, warmup).part.unconfirmed,
-                sequence,
-                usize::MAX,
-            );
+            let one = SeqRange {
+                first: sequence,
+                last: sequence,
+            };
+            let part = &mut self.at_second(second, warmup).part;
+            append(&mut part.unconfirmed, [one], SendPart::MAX_RANGES);
         }
     }
 
