@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use isochrone_model::{
     id::{Token, Topic},
-    time::{Monotonic, Reference},
+    time::{Monotonic, Reference, Second},
 };
 use isochrone_store::types::DeviceState;
 
@@ -57,12 +57,13 @@ impl Slice {
         }
     }
 
-    /// Topics whose devices have all said their last word and of which nothing is awaited.
+    /// Topics whose devices have all said their last word and of which nothing is awaited, nor any message's epoch asked for.
     pub fn settled(&self) -> Vec<Topic> {
-        let done = self
-            .claims()
-            .filter(|claim| claim.stage == Stage::Ready && claim.devices > 0 && claim.book.all_settled());
-        done.map(|claim| claim.topic.clone()).collect()
+        let waits = |index: usize| self.waiting.iter().any(|waiting| waiting.claim == index);
+        let done = self.indices().filter(|(index, claim)| {
+            claim.stage == Stage::Ready && claim.devices > 0 && claim.book.all_settled() && !waits(*index)
+        });
+        done.map(|(_, claim)| claim.topic.clone()).collect()
     }
 
     /// Topics whose devices have all said their last word, and that no subscription has stood for in `patience` since:
@@ -79,9 +80,20 @@ impl Slice {
         done.map(|claim| claim.topic.clone()).collect()
     }
 
-    /// Closes a settled topic that nothing can arrive on any more: its closed row is in the next flush.
+    /// Closes a settled topic that nothing can arrive on any more: its closed row is in the next flush. Messages of epochs
+    /// that it did not know are foreign.
     pub fn close(&mut self, topic: &Topic, now: Reference) {
         let Some(index) = self.find(topic.as_str()) else { return };
+        let seconds: Vec<Second> = self
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.claim == index)
+            .map(|waiting| waiting.received.reference.second())
+            .collect();
+        self.waiting.retain(|waiting| waiting.claim != index);
+        for second in seconds {
+            self.foreign(index, second);
+        }
         let Some(claim) = self.claim_mut(index) else { return };
         claim.stage = Stage::Leaving;
         let missing = claim.book.close(now);

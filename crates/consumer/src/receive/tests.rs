@@ -471,3 +471,28 @@ fn what_the_store_left_out_is_told() {
     assert_eq!((part.dropped, part.duplicates), (vec![(before, 1), (second, 2)], 1));
     assert!(part.samples.is_empty());
 }
+
+/// A topic is not settled while the registry is asked for an epoch; closed all the same, its messages are foreign.
+#[test]
+fn what_waits_is_counted_at_the_end() {
+    let mut bench = Bench::new();
+    bench.stamped(1, 0);
+    let mut last = device(1, "t");
+    last.row = SendRow {
+        sent: 1,
+        ended: true,
+        ..SendRow::default()
+    };
+    let topics: Vec<Topic> = vec!["t".into()];
+    let (token, now) = (Token(5), OFFSET.at(bench.now));
+    bench.slice.told_ready(&[("t".into(), token)]);
+    let (slice, absences, ration) = (&mut bench.slice, &bench.absences, &mut bench.ration);
+    slice.devices(&[last], bench.now, now, absences, ration);
+    assert_eq!(bench.slice.settled(), topics);
+    bench.stamped(99, 0);
+    assert!(bench.slice.settled().is_empty());
+    bench.slice.close(&topics[0], now);
+    assert_eq!(bench.part().foreign, 1);
+    assert!(bench.slice.waiting.is_empty());
+    bench.arrived_equation_holds();
+}

@@ -70,10 +70,18 @@ impl Tender {
             return;
         }
         self.close_links(&topics, None).await;
-        if !self.slice.borrow().waiting.is_empty() {
-            self.look(desk).await;
-        }
+        self.decide_waiting(desk).await;
         self.hand_over(&topics, false, desk).await;
+    }
+
+    /// Asks the registry until it has answered for every message that waits for it, or the daemon aborts.
+    async fn decide_waiting(&self, desk: &Desk) {
+        while !self.slice.borrow().waiting.is_empty() && !self.hold.stop.is_aborting() {
+            self.look(desk).await;
+            if !self.slice.borrow().waiting.is_empty() {
+                tokio::time::sleep(INSIST).await;
+            }
+        }
     }
 
     /// Closes the connections of these topics; with `None` as their sessions are meant to be left.
