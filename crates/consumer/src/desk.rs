@@ -12,7 +12,7 @@ use std::{
 use isochrone_daemon::{clock::SystemClock, settings::ConsumerSettings};
 use isochrone_model::{
     id::{DaemonId, Domain, Partition, RunName},
-    time::{Clock, Monotonic},
+    time::{Clock, Monotonic, nanos},
 };
 use isochrone_store::{Error, Store};
 use isochrone_transport::{Disconnected, Transport, Worker};
@@ -98,7 +98,7 @@ impl Desk {
         let clock = equipment.clock.clone();
         let now = clock.monotonic();
         Desk {
-            absences: RefCell::new(Absences::new(equipment.valid_late.as_nanos() as u64, now)),
+            absences: RefCell::new(Absences::new(nanos(equipment.valid_late) as u64, now)),
             ration: RefCell::new(Ration::new(equipment.buffer)),
             last_message: Cell::new(Monotonic(0)),
             lent: Worker {

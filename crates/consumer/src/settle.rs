@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use isochrone_model::{
     id::{Token, Topic},
-    time::{Monotonic, Reference, Second},
+    time::{Monotonic, Reference, Second, nanos},
 };
 use isochrone_store::types::DeviceState;
 
@@ -69,7 +69,7 @@ impl Slice {
     /// Topics whose devices have all said their last word, and that no subscription has stood for in `patience` since:
     /// nothing more is heard of them.
     pub fn forsaken(&self, now: Reference, patience: Duration) -> Vec<Topic> {
-        let patience = i64::try_from(patience.as_nanos()).unwrap_or(i64::MAX);
+        let patience = nanos(patience);
         let waited = |claim: &Claim| {
             let since = claim.deaf_since?.max(claim.book.last_words_at()?);
             Some(now.since_ns(since))

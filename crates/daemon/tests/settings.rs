@@ -91,6 +91,16 @@ fn each_setting_says_what_is_valid() {
             &[("ISOCHRONE_RATE", "fast")],
             "ISOCHRONE_RATE is \"fast\": must be messages a second such as 1000, 0.5 or 1/30s, or max",
         ),
+        (
+            "a rate that is none in a life",
+            &[("ISOCHRONE_RATE", "1/600y")],
+            "ISOCHRONE_RATE is \"1/600y\": must be messages a second such as 1000, 0.5 or 1/30s, or max (less than one message in 31 years)",
+        ),
+        (
+            "a duration beyond nanoseconds",
+            &[("ISOCHRONE_VALID_LATE", "300y")],
+            "ISOCHRONE_VALID_LATE is \"300y\": must be a duration above zero such as 1ms (longer than 136 years)",
+        ),
         ("a rate each 30 s", &[("ISOCHRONE_RATE", "1/30s")], ""),
         ("flat out", &[("ISOCHRONE_RATE", "max")], ""),
         (

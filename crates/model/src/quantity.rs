@@ -14,10 +14,28 @@ const UNITS: [(&str, u64); 8] = [
     ("B", 1),
 ];
 
+/// The longest duration that is taken: two of them in nanoseconds are still an `i64`, and MQTT's longest session expiry is one.
+pub const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// A text that is not a duration to work with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadDuration {
+    /// It says none.
+    #[error("{0:?} is not a duration such as 250ms, 30s or 5m")]
+    Text(String),
+    /// It says more than [`LONGEST`].
+    #[error("{0:?} is longer than 136 years")]
+    TooLong(String),
+}
+
 /// Parses `250ms`, `30s`, `5m`, `1h 30m`, `0`; the error says what would be valid.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, BadDuration> {
     let text = text.trim();
-    humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a duration such as 250ms, 30s or 5m"))
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > LONGEST => Err(BadDuration::TooLong(text.to_owned())),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err(BadDuration::Text(text.to_owned())),
+    }
 }
 
 /// Parses bytes: `4096`, `64KiB`, `512MiB`, `1kB`; the error says what would be valid.
@@ -145,7 +163,12 @@ mod tests {
     fn times() {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration(" 250ms "), Ok(Duration::from_millis(250)));
-        assert!(duration("30").unwrap_err().contains("250ms, 30s or 5m"));
+        assert!(duration("30").unwrap_err().to_string().contains("250ms, 30s or 5m"));
+        assert_eq!(duration("4294967295s"), Ok(LONGEST));
+        for long in ["4294967296s", "300y", "99999999999y"] {
+            assert!(duration(long).is_err(), "{long}");
+        }
+        assert_eq!(duration("300y"), Err(BadDuration::TooLong("300y".to_owned())));
         let shown = [
             (0, "0 ns"),
             (812, "812 ns"),

@@ -2,20 +2,22 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::quantity;
+use crate::quantity::{self, BadDuration};
 
 /// Messages a second of one device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
     /// As many as the connection takes; due is then the moment of sending.
     Max,
-    /// So many a second: above zero, at most [`Rate::FASTEST`].
+    /// So many a second: from [`Rate::SLOWEST`] to [`Rate::FASTEST`].
     PerSecond(f64),
 }
 
 impl Rate {
     /// One message each nanosecond: no schedule can tell more apart.
     pub const FASTEST: f64 = 1e9;
+    /// One message in 31 years: the time of each can be told in nanoseconds.
+    pub const SLOWEST: f64 = 1e-9;
 
     /// Messages a second; `None` for [`Rate::Max`].
     pub fn per_second(self) -> Option<f64> {
@@ -26,39 +28,58 @@ impl Rate {
     }
 }
 
+/// A text that is not a rate to send at.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRate {
+    /// It says none.
+    #[error("{0:?} is not a rate above 0 such as 1000, 1/30s or max")]
+    Text(String),
+    /// It says more than [`Rate::FASTEST`].
+    #[error("more than one message each nanosecond; max is flat out")]
+    TooFast,
+    /// It says less than [`Rate::SLOWEST`].
+    #[error("less than one message in 31 years")]
+    TooSlow,
+}
+
 /// `1000`, `0.5`, `1/30s`, `max`.
 impl FromStr for Rate {
-    type Err = String;
+    type Err = BadRate;
 
-    fn from_str(text: &str) -> Result<Rate, String> {
+    fn from_str(text: &str) -> Result<Rate, BadRate> {
         let text = text.trim();
         if text.eq_ignore_ascii_case("max") {
             return Ok(Rate::Max);
         }
-        let invalid = || format!("{text:?} is not a rate above 0 such as 1000, 1/30s or max");
+        let invalid = || BadRate::Text(text.to_owned());
         let (count, seconds) = match text.split_once('/') {
             None => (text, 1.0),
-            Some((count, time)) => (count, period(time).ok_or_else(invalid)?),
+            Some((count, time)) => match period(time) {
+                Ok(seconds) if seconds > 0.0 => (count, seconds),
+                Err(BadDuration::TooLong(_)) => return Err(BadRate::TooSlow),
+                _ => return Err(invalid()),
+            },
         };
         let rate = count.trim().parse::<f64>().map_err(|_| invalid())? / seconds;
         if !rate.is_finite() || rate <= 0.0 {
             return Err(invalid());
         }
-        if rate > Rate::FASTEST {
-            return Err(format!(
-                "{text:?} is more than one message each nanosecond; max is flat out"
-            ));
+        match rate {
+            rate if rate > Rate::FASTEST => Err(BadRate::TooFast),
+            rate if rate < Rate::SLOWEST => Err(BadRate::TooSlow),
+            rate => Ok(Rate::PerSecond(rate)),
         }
-        Ok(Rate::PerSecond(rate))
     }
 }
 
 /// `30s`, `1m`, also `s`, `m`, `h` alone.
-fn period(text: &str) -> Option<f64> {
+fn period(text: &str) -> Result<f64, BadDuration> {
     let text = text.trim();
-    let one = format!("1{text}");
-    let time = quantity::duration(text).or_else(|_| quantity::duration(&one)).ok()?;
-    (!time.is_zero()).then_some(time.as_secs_f64())
+    let time = match quantity::duration(text) {
+        Err(BadDuration::Text(_)) => quantity::duration(&format!("1{text}"))?,
+        time => time?,
+    };
+    Ok(time.as_secs_f64())
 }
 
 /// What [`FromStr`] reads back as the same.
@@ -88,7 +109,7 @@ mod tests {
         #[test]
         fn any_text(text in "[0-9./smhexinfa-]{0,8}") {
             if let Ok(Rate::PerSecond(rate)) = text.parse() {
-                prop_assert!(rate > 0.0 && rate <= Rate::FASTEST);
+                prop_assert!((Rate::SLOWEST..=Rate::FASTEST).contains(&rate));
             }
         }
     }
@@ -109,6 +130,9 @@ mod tests {
         assert_eq!("max".parse(), Ok(Rate::Max));
         for text in ["", "0", "-1", "inf", "nan", "1/0s", "1/", "/s", "2e9", "fast"] {
             assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+        for slow in ["1/600y", "1/100y", "0.0000000001"] {
+            assert_eq!(slow.parse::<Rate>(), Err(BadRate::TooSlow), "{slow}");
         }
     }
 }

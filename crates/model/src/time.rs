@@ -2,12 +2,20 @@
 //!
 //! Nothing here reads a clock: programs pass a [`Clock`] in.
 
-use std::ops::{Add, Sub};
+use std::{
+    ops::{Add, Sub},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds in one second.
 pub const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
+/// A length of time in nanoseconds; the longest that can be said for what is longer.
+pub fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
 
 /// A point in time on the host's monotonic clock, in nanoseconds since its arbitrary start.
 ///
@@ -55,12 +63,12 @@ pub trait Clock: Send + Sync {
 impl Offset {
     /// The reference time at `monotonic`.
     pub fn at(self, monotonic: Monotonic) -> Reference {
-        Reference((monotonic.0 as i64).wrapping_add(self.reference_minus_monotonic_ns))
+        Reference((monotonic.0 as i64).saturating_add(self.reference_minus_monotonic_ns))
     }
 
     /// The monotonic time at `reference`; zero when that lies before the monotonic clock's start.
     pub fn monotonic_at(self, reference: Reference) -> Monotonic {
-        let ns = reference.0.wrapping_sub(self.reference_minus_monotonic_ns);
+        let ns = reference.0.saturating_sub(self.reference_minus_monotonic_ns);
         Monotonic(ns.max(0) as u64)
     }
 }
@@ -80,7 +88,7 @@ impl Reference {
 
     /// `self − earlier` in nanoseconds; negative when `earlier` is later.
     pub fn since_ns(self, earlier: Reference) -> i64 {
-        self.0.wrapping_sub(earlier.0)
+        self.0.saturating_sub(earlier.0)
     }
 }
 
@@ -94,20 +102,44 @@ impl Second {
 impl Add<i64> for Reference {
     type Output = Reference;
     fn add(self, ns: i64) -> Reference {
-        Reference(self.0.wrapping_add(ns))
+        Reference(self.0.saturating_add(ns))
     }
 }
 
+impl Monotonic {
+    /// Later than anything that happens, and `since_ns` still tells so.
+    pub const NEVER: Monotonic = Monotonic(i64::MAX as u64);
+}
+
+/// At most [`Monotonic::NEVER`].
 impl Add<u64> for Monotonic {
     type Output = Monotonic;
     fn add(self, ns: u64) -> Monotonic {
-        Monotonic(self.0.wrapping_add(ns))
+        Monotonic(self.0.saturating_add(ns)).min(Monotonic::NEVER)
     }
 }
 
 impl Sub<i64> for Second {
     type Output = Second;
     fn sub(self, seconds: i64) -> Second {
-        Second(self.0 - seconds)
+        Second(self.0.saturating_sub(seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lies beyond all clocks stays ahead of everything, instead of coming round to the past.
+    #[test]
+    fn far_away_is_never() {
+        let now = Monotonic(1_000);
+        let never = now + u64::MAX;
+        assert_eq!(never, Monotonic::NEVER);
+        assert!(never > now && now.since_ns(never) < 0 && never + 5 == never);
+        let reference = Reference(1_800_000_000 * NANOS_PER_SECOND);
+        assert!(reference + i64::MAX > reference && (reference + i64::MAX).since_ns(Reference(-5)) > 0);
+        assert_eq!(nanos(Duration::MAX), i64::MAX);
+        assert_eq!(nanos(Duration::from_micros(3)), 3_000);
     }
 }

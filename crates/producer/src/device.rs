@@ -17,7 +17,7 @@ use std::{
 
 use isochrone_model::{
     schedule::{Schedule, Slot},
-    time::{Monotonic, Offset, Reference},
+    time::{Monotonic, Offset, Reference, nanos},
 };
 use isochrone_transport::{Clean, Disconnected, PublishEvent, Publisher};
 
@@ -165,6 +165,11 @@ impl Emulated {
         self.ever_connected
     }
 
+    /// Whether its connection stands.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// Whether it sends as fast as it can.
     pub fn flat_out(&self) -> bool {
         matches!(self.pace, Some(Pace::FlatOut { .. }))
@@ -180,7 +185,7 @@ impl Emulated {
         match &pace {
             Pace::Slots(_) => {}
             Pace::FlatOut { duration, .. } => {
-                self.deadline = duration.map(|duration| origin + duration.as_nanos() as u64);
+                self.deadline = duration.map(|duration| origin + nanos(duration) as u64);
             }
         }
         self.pace = Some(pace);
@@ -283,7 +288,7 @@ impl Emulated {
         self.phase = Phase::Draining;
         self.next = None;
         self.pace = None;
-        self.deadline = Some(now + self.limits.drain.as_nanos() as u64);
+        self.deadline = Some(now + nanos(self.limits.drain) as u64);
     }
 
     /// Draining and nothing left to wait for: close.

@@ -16,6 +16,7 @@ use isochrone_model::{
     row::Device,
     schedule::ScheduleSpec,
     template::Template,
+    time::nanos,
 };
 use isochrone_store::types::RunRecord;
 use isochrone_transport::{ConnectionConfig, MqttVersion, PublisherConfig, TlsConfig, Transport};
@@ -111,7 +112,7 @@ impl Plan {
             },
             precision: settings.precision,
             connect_rate: (settings.connect_rate / workers as f64).max(0.001),
-            valid_late_ns: common.valid_late.as_nanos() as i64,
+            valid_late_ns: nanos(common.valid_late),
             flush_interval: settings.flush_interval,
         };
         Ok(Plan {

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use isochrone_model::{
     id::{Domain, RunName},
     payload::{SizeSpec, StampPlace},
-    quantity,
-    rate::Rate,
+    quantity::{self, BadDuration},
+    rate::{BadRate, Rate},
     schedule::ScheduleKind,
     slo::{self, Objective},
     thinning::Thinning,
@@ -72,7 +72,6 @@ from_str! {
     usize: "a whole number, 0 or more", detail false;
     SocketAddr: "an address and a port such as 0.0.0.0:9461 or [::]:9461", detail false;
     RunName: "1 to 128 of the characters A-Z a-z 0-9 . _ -", detail false;
-    Rate: "messages a second such as 1000, 0.5 or 1/30s, or max", detail false;
     ScheduleKind: "constant, jitter(20%), poisson or burst(10,1s)", detail true;
     SizeSpec: "a size such as 100 or 64KiB, gauss(100,5) or uniform(64,1024)", detail true;
     LogFormat: "text or json", detail false;
@@ -82,6 +81,19 @@ from_str! {
     OtlpProtocol: "http/protobuf or grpc", detail false;
     Temporality: "cumulative or delta", detail false;
     WaitForConsumer: "true, false or how long at most, such as 30s", detail false;
+}
+
+impl Value for Rate {
+    const VALID: &'static str = "messages a second such as 1000, 0.5 or 1/30s, or max";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error| match error {
+            BadRate::Text(_) => String::new(),
+            BadRate::TooFast | BadRate::TooSlow => error.to_string(),
+        })
+    }
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
 }
 
 impl Value for bool {
@@ -142,7 +154,10 @@ impl Value for Secret {
 impl Value for Duration {
     const VALID: &'static str = "a duration such as 250ms, 30s or 5m";
     fn parse(text: &str) -> Result<Self, String> {
-        quantity::duration(text).map_err(|_| String::new())
+        quantity::duration(text).map_err(|error| match error {
+            BadDuration::Text(_) => String::new(),
+            BadDuration::TooLong(_) => "longer than 136 years".to_owned(),
+        })
     }
     fn show(&self) -> String {
         format!("{self:?}")

@@ -7,7 +7,7 @@ use crate::{
     id::Epoch,
     range::SeqRange,
     row::{EpochReceipt, SendRow},
-    time::Reference,
+    time::{Reference, nanos},
     tracker::{
         given::GivenUp,
         point::{Point, sent_until},
@@ -250,7 +250,7 @@ impl Track {
 
     /// Gives up what has waited for `drain`.
     pub fn expire(&mut self, now: Reference, drain: Duration) -> Vec<Missing> {
-        let drain = i64::try_from(drain.as_nanos()).unwrap_or(i64::MAX);
+        let drain = nanos(drain);
         self.raise_total();
         let waited = self.end.map(|end| now.since_ns(end.at.max(self.last_arrival)));
         if waited.is_some_and(|waited| waited >= drain) {

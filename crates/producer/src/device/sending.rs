@@ -1,6 +1,6 @@
 //! From the schedule to the connection: what is due is queued, what is queued is offered, what is offered is written.
 
-use isochrone_model::time::Monotonic;
+use isochrone_model::time::{Monotonic, nanos};
 use isochrone_transport::{Offer, PublishEvent};
 
 use super::{Emulated, Moment, Pace, Phase, Place, Wants};
@@ -113,7 +113,7 @@ impl Emulated {
             .room()
             .min(FLAT_OUT_TURN)
             .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let in_warmup = moment.now.since_ns(self.origin) < warmup.as_nanos() as i64;
+        let in_warmup = moment.now.since_ns(self.origin) < nanos(warmup);
         let due = moment.offset.at(moment.now);
         for _ in 0..taken {
             self.account.scheduled(due, in_warmup);
