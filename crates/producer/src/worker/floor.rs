@@ -51,6 +51,13 @@ struct Desk {
     listed: Cell<bool>,
 }
 
+/// What became of a device's connection.
+#[derive(Clone, Copy)]
+enum Change {
+    Lost,
+    Connected { first: bool },
+}
+
 #[derive(Default)]
 struct Agenda {
     due: BinaryHeap<Reverse<(Monotonic, usize)>>,
@@ -59,7 +66,10 @@ struct Agenda {
     news: Vec<usize>,
     /// Reasons already logged since all was well.
     troubles: BTreeSet<&'static str>,
+    /// Devices that have been connected once.
     connected: usize,
+    /// Devices that are connected now.
+    up: usize,
 }
 
 impl Floor {
@@ -308,6 +318,7 @@ impl Floor {
         let desk = &self.desks[place];
         let mut device = desk.device.borrow_mut();
         let before = device.deadline();
+        let was_up = device.is_connected();
         let wants = call(&mut device, &mut self.events.borrow_mut());
 
         if wants.poll {
@@ -335,12 +346,38 @@ impl Floor {
         if wants.first_connected {
             self.first_connected(desk.allowed.get().then_some(place));
         }
+        if device.is_connected() != was_up {
+            let change = if was_up {
+                Change::Lost
+            } else {
+                Change::Connected {
+                    first: wants.first_connected,
+                }
+            };
+            self.connection_changed(change);
+        }
         if let Some(trouble) = wants.trouble {
             let new = self.agenda.borrow_mut().troubles.insert(trouble.reason);
             match (new, trouble.needs_setting) {
                 (true, true) => error!(reason = trouble.reason, "failed to {}", trouble.detail),
                 (true, false) => warn!(reason = trouble.reason, "connection: {}", trouble.detail),
                 (false, _) => {}
+            }
+        }
+    }
+
+    /// Once all are connected again, the next trouble is told again.
+    fn connection_changed(&self, change: Change) {
+        let mut agenda = self.agenda.borrow_mut();
+        let Change::Connected { first } = change else {
+            agenda.up -= 1;
+            return;
+        };
+        agenda.up += 1;
+        if agenda.up == self.desks.len() && !agenda.troubles.is_empty() {
+            agenda.troubles.clear();
+            if !first {
+                info!(devices = agenda.up, "all devices are connected again");
             }
         }
     }
