@@ -93,7 +93,7 @@ pub trait Publisher {
 pub enum PublishEvent {
     /// Connected.
     Connected(Connected),
-    /// A connection attempt failed or a connection ended; the next attempt follows by itself unless `fatal`.
+    /// A connection attempt failed or a connection ended; the next attempt follows by itself.
     Disconnected(Disconnected),
     /// Offered to the socket for the first time.
     Sent {
