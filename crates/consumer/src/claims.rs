@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isochrone_model::id::{DaemonId, Partition};
+use isochrone_model::{
+    id::{DaemonId, Partition},
+    random::{GAMMA, scramble},
+};
 use tokio::sync::Notify;
 
 /// What a daemon may hold, over all runs.
@@ -81,11 +84,7 @@ pub fn order(mut free: Vec<(Partition, u64)>, daemon: DaemonId) -> Vec<(Partitio
 }
 
 fn weight(daemon: DaemonId, partition: Partition) -> u64 {
-    // The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-    let mut mixed = daemon.0 ^ u64::from(partition.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    scramble(daemon.0 ^ u64::from(partition.0).wrapping_mul(GAMMA))
 }
 
 /// How many of a run's partitions are one consumer's fair share.

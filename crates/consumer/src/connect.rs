@@ -12,6 +12,7 @@ use isochrone_daemon::settings::{Ack, ClaimUnit, ConsumerSettings};
 use isochrone_model::{
     id::{DaemonId, Partition, RunName},
     payload::StampPlace,
+    random::fnv,
     row::Device,
     template::Template,
 };
@@ -74,7 +75,7 @@ pub fn client_id(run: &RunName, sharing: Sharing, partition: Partition, device: 
     let Device { qos, mqtt_version, .. } = device;
     let version = if mqtt_version == "5" { 5 } else { 3 };
     match sharing {
-        Sharing::Topic => format!("isc-{run}-{:016x}", hash(device.response_topic.as_str().as_bytes())),
+        Sharing::Topic => format!("isc-{run}-{:016x}", fnv(device.response_topic.as_str().as_bytes())),
         Sharing::Partition => format!("isc-{run}-p{partition}-v{version}q{qos}"),
         Sharing::Daemon(daemon) => format!("isc-{run}-{daemon}-p{partition}-v{version}q{qos}"),
     }
@@ -202,11 +203,6 @@ impl<'a> Names<'a> {
             Err(_) => text.to_owned(),
         }
     }
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::random::fnv;
+
 /// The name of a run: `[A-Za-z0-9._-]+`, at most 128 characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -64,10 +66,7 @@ impl Topic {
 
     /// The partition this response topic belongs to: FNV-1a (64 bit) of its bytes modulo `partitions`.
     pub fn partition(&self, partitions: u16) -> Partition {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in self.0.bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
+        let mut hash = fnv(self.0.as_bytes());
         // The low bits of FNV-1a mix poorly for short names that differ in one digit.
         hash ^= hash >> 32;
         Partition((hash % u64::from(partitions.max(1))) as u16)

@@ -8,9 +8,13 @@ pub struct Random(u64);
 
 /// A seed of its own for each name under one seed.
 pub fn seed_for(seed: u64, name: &str) -> u64 {
-    // FNV-1a, 64 bit.
-    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    mix(seed, name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv))
+    mix(seed, fnv(name.as_bytes()))
+}
+
+/// FNV-1a, 64 bit (Fowler, Noll, Vo 1991): the same number for the same bytes everywhere. Its low bits mix poorly.
+pub fn fnv(bytes: &[u8]) -> u64 {
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, add)
 }
 
 /// A seed of its own for each number under one seed.
@@ -18,9 +22,11 @@ pub fn mix(seed: u64, number: u64) -> u64 {
     scramble(scramble(seed.wrapping_add(GAMMA)) ^ number)
 }
 
-const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+/// What SplitMix64 counts in: odd, with its bits well spread.
+pub const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-fn scramble(mut bits: u64) -> u64 {
+/// The finaliser of SplitMix64: every bit of the input changes half of the output, and no two inputs have the same.
+pub fn scramble(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
@@ -78,6 +84,14 @@ mod tests {
         let mut random = Random::new(1_234_567);
         assert_eq!(random.bits(), 6_457_827_717_110_365_317);
         assert_eq!(random.bits(), 3_203_168_211_198_807_973);
+    }
+
+    /// The published values of FNV-1a: partitions and client ids stay the same for ever.
+    #[test]
+    fn fnv_values() {
+        assert_eq!(fnv(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv(b"foobar"), 0x8594_4171_f739_67e8);
     }
 
     #[test]
