@@ -15,10 +15,8 @@ use std::{
 use isochrone_model::{
     entry::ConsumerDelay,
     time::{Monotonic, Offset, Reference},
+    verdict::EXTREME_NS,
 };
-
-/// An absence longer than this spoils every second it touches, in nanoseconds.
-pub const EXTREME_NS: u64 = 100_000_000;
 
 /// What a tokio timer may be late by itself: its wheel turns once a millisecond.
 const TIMER_GRAIN_NS: u64 = 1_000_000;
@@ -134,7 +132,7 @@ impl Absences {
 
     /// What an absence of this length makes of a message that overlaps it.
     pub fn grade(&self, absence_ns: u64) -> ConsumerDelay {
-        if absence_ns > EXTREME_NS {
+        if absence_ns > EXTREME_NS as u64 {
             ConsumerDelay::Extreme
         } else if absence_ns > self.longer_than_ns {
             ConsumerDelay::Late

@@ -184,9 +184,6 @@ impl Receiver<'_> {
 
     fn connected(&mut self, connected: &Connected) {
         self.outcome.connected = true;
-        if let Some(facts) = self.slice.links.get_mut(self.link) {
-            facts.session_present = connected.session_present;
-        }
         let phases = [
             ("tcp", Some(connected.tcp_ns)),
             ("tls", connected.tls_ns),
@@ -196,7 +193,7 @@ impl Receiver<'_> {
         if connected.session_present {
             // The broker kept the subscriptions and confirms none of them again.
             self.slice.each_subscribed(self.link, |claim| {
-                claim.book.subscribed(now, true);
+                claim.book.subscribed(now);
                 claim.deaf_since = None;
             });
         }
@@ -223,14 +220,13 @@ impl Receiver<'_> {
 
     fn subscribed(&mut self, topic: &str, at: Monotonic, suback_ns: u64) {
         let at = self.offset.at(at);
-        let facts = self.slice.links.get(self.link).copied().unwrap_or_default();
         let Some(index) = self.slice.find(topic) else { return };
         let Some(claim) = self.slice.claim_mut(index) else {
             return;
         };
         claim.subscribed_before = true;
         claim.deaf_since = None;
-        claim.book.subscribed(at, facts.session_present);
+        claim.book.subscribed(at);
         count_phase(claim.book.connects_mut(), "suback", suback_ns);
         if let Some(takeover) = &mut claim.takeover
             && takeover.until.is_none()

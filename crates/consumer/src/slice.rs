@@ -33,7 +33,7 @@ pub struct Slice {
     /// First copies, further copies and so on since they were last collected, for the daemon's metrics.
     pub tally: Tally,
     pub(crate) claims: Vec<Option<Claim>>,
-    pub(crate) by_topic: HashMap<Arc<str>, usize, BuildHasherDefault<Fnv>>,
+    pub(crate) by_topic: HashMap<Arc<str>, usize, BuildHasherDefault<TopicHasher>>,
     pub(crate) touched: Vec<usize>,
     pub(crate) facts: VecDeque<(Second, Facts)>,
     pub(crate) waiting: VecDeque<Waiting>,
@@ -130,7 +130,6 @@ pub struct Received {
 /// What a slice remembers of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LinkFacts {
-    pub session_present: bool,
     pub delivered: DeliveryId,
     pub acknowledged: DeliveryId,
     pub waits_for_store: bool,
@@ -415,11 +414,12 @@ impl Takeover {
 /// does not know it.
 pub const RENEWAL_BLIND: Duration = Duration::from_millis(1_500);
 
-/// FNV-1a: topics are short, and nobody who could flood a broker with topics can choose what we claim.
+/// Multiplies and shifts, eight bytes at a time: topics are short, and nobody who could flood a broker with topics can choose
+/// what we claim.
 #[derive(Default)]
-pub(crate) struct Fnv(u64);
+pub(crate) struct TopicHasher(u64);
 
-impl Hasher for Fnv {
+impl Hasher for TopicHasher {
     fn write(&mut self, bytes: &[u8]) {
         let mut hash = self.0 ^ 0xcbf2_9ce4_8422_2325;
         for chunk in bytes.chunks(8) {

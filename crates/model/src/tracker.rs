@@ -154,7 +154,7 @@ impl Book {
 
     /// The broker confirmed the subscription, at `at`; also after every reconnect. Waits start anew. A session that
     /// was promised and is not present changes nothing: what it held is lost.
-    pub fn subscribed(&mut self, at: Reference, _session_present: bool) {
+    pub fn subscribed(&mut self, at: Reference) {
         self.deaf = false;
         if let Some(window) = &mut self.window {
             window.until.get_or_insert(at);

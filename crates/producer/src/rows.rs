@@ -10,11 +10,10 @@ use isochrone_model::{
     range::{SeqRange, append},
     row::{Connects, PhaseTime, SendRow},
     time::{Reference, Second},
+    verdict::EXTREME_NS,
 };
 use isochrone_transport::{Connected, Disconnected};
 
-/// Lateness of our own that spoils a whole second, in nanoseconds.
-const EXTREME_NS: i64 = 100_000_000;
 /// Due-seconds remembered for placing unanswered sequences before the oldest are looked at.
 const REMEMBERED: usize = 64;
 

@@ -41,7 +41,7 @@ fn listening_since(at: Reference, left: Adoption) -> Book {
     let mut book = Book::new();
     book.know(EPOCH);
     book.adopt(left);
-    book.subscribed(at, false);
+    book.subscribed(at);
     book
 }
 
@@ -163,7 +163,7 @@ proptest! {
                 Event::Pass(ns) => now = now + ns,
                 Event::Reload => book = reload(&book),
                 Event::Adopt(left) => book.adopt(left),
-                Event::Subscribed => book.subscribed(now, false),
+                Event::Subscribed => book.subscribed(now),
                 Event::Told(ended) => {
                     told |= ended;
                     book.last_word(EPOCH, &send_row(100, ended), now);
@@ -212,7 +212,7 @@ fn what_a_dead_holder_may_have_received_is_unrecorded_and_later_gaps_are_lost() 
     book.adopt(Adoption::Died {
         last_saved: sent_at(99),
     });
-    book.subscribed(sent_at(6_000), true);
+    book.subscribed(sent_at(6_000));
     // The session brings what the dead one had not acknowledged.
     send_all(&mut book, 5_900..6_100);
     send_all(&mut book, 6_110..12_000);
@@ -236,7 +236,7 @@ fn a_gap_that_a_dead_holder_had_open_is_unrecorded() {
         [],
         "nobody listens yet, so nothing is given up"
     );
-    book.subscribed(sent_at(60_000), true);
+    book.subscribed(sent_at(60_000));
     assert_eq!(
         book.expire(sent_at(60_001), DRAIN),
         [],
@@ -303,7 +303,7 @@ fn between_give_back_and_subscription_messages_are_unheard_without_a_session_and
         send_all(&mut book, 0..100);
         let mut book = reload(&book);
         book.adopt(Adoption::GivenBack { session });
-        book.subscribed(sent_at(200), session);
+        book.subscribed(sent_at(200));
         send_all(&mut book, 200..9_000);
         assert_eq!(ranges(&book.expire(sent_at(8_000), DRAIN)), [(kind, 100, 199)]);
     }
@@ -314,7 +314,7 @@ fn a_connection_lost_under_a_held_claim_makes_loss() {
     let mut book = listening_since(sent_at(0), Adoption::Fresh);
     send_all(&mut book, 0..100);
     book.adopt(Adoption::Resumed);
-    book.subscribed(sent_at(300), false);
+    book.subscribed(sent_at(300));
     send_all(&mut book, 300..9_000);
     assert_eq!(
         ranges(&book.expire(sent_at(8_000), DRAIN)),
