@@ -184,6 +184,7 @@ impl Receiver<'_> {
 
     fn connected(&mut self, connected: &Connected) {
         self.outcome.connected = true;
+        self.slice.tally.connects += 1;
         if let Some(facts) = self.slice.links.get_mut(self.link) {
             facts.session_present = connected.session_present;
         }
@@ -211,6 +212,7 @@ impl Receiver<'_> {
         self.slice
             .each_subscribed(self.link, |book| book.adopt(Adoption::Resumed));
         let now = self.now;
+        self.slice.tally.failed += 1;
         self.slice.count_connects(self.link, now, |connects| {
             connects.fail(disconnected.reason, now);
         });
