@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "tests")]
 
+mod alerts;
 mod all_in_one;
 mod back_ends;
 mod clock;
