@@ -19,4 +19,5 @@ mod settings;
 mod signals;
 mod telemetry;
 mod tls;
+mod troubled;
 mod warmup;
