@@ -11,6 +11,7 @@ mod daemons;
 mod dashboards;
 mod elasticsearch;
 mod faults;
+mod kibana;
 mod ledger;
 mod picture;
 mod prometheus;
