@@ -51,6 +51,12 @@ counters! {
     shed = "isochrone_consumer_shed_entries_total", "Entries that the store left out because it held ISOCHRONE_RETAIN already.";
     /// Claims lost.
     fenced = "isochrone_consumer_fenced_total", "Claims found to be somebody else's by now.";
+    /// Topics of the dead.
+    takeovers = "isochrone_consumer_takeovers_total", "Topics taken over from a consumer that had died.";
+    /// Connections.
+    connects = "isochrone_consumer_connects_total", "Connections to the broker that came up.";
+    /// Connections that failed.
+    failed = "isochrone_consumer_connects_failed_total", "Attempts to connect that failed and connections that ended badly.";
 }
 
 impl Counters {
@@ -62,5 +68,8 @@ impl Counters {
         self.unstamped.inc_by(tally.unstamped);
         self.foreign.inc_by(tally.foreign);
         self.stray.inc_by(tally.stray);
+        self.takeovers.inc_by(tally.takeovers);
+        self.connects.inc_by(tally.connects);
+        self.failed.inc_by(tally.failed);
     }
 }

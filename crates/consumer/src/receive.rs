@@ -184,6 +184,7 @@ impl Receiver<'_> {
 
     fn connected(&mut self, connected: &Connected) {
         self.outcome.connected = true;
+        self.slice.tally.connects += 1;
         let phases = [
             ("tcp", Some(connected.tcp_ns)),
             ("tls", connected.tls_ns),
@@ -209,6 +210,7 @@ impl Receiver<'_> {
 
     fn disconnected(&mut self, disconnected: &Disconnected) {
         let now = self.now;
+        self.slice.tally.failed += 1;
         self.slice.each_subscribed(self.link, |claim| {
             claim.book.adopt(Adoption::Resumed);
             claim.deaf_since.get_or_insert(now);

@@ -151,6 +151,12 @@ pub struct Tally {
     pub foreign: u64,
     /// On a topic that is not held (any more).
     pub stray: u64,
+    /// Topics taken over from the dead.
+    pub takeovers: u64,
+    /// Connections that came up.
+    pub connects: u64,
+    /// Attempts and connections that failed.
+    pub failed: u64,
 }
 
 impl Slice {
@@ -185,6 +191,7 @@ impl Slice {
         let mut claim = Claim::new(claimed, link, now);
         if claimed.left == Left::Died {
             claim.book.taken_over(self.daemon, now.1);
+            self.tally.takeovers += 1;
         }
         let free = self.claims.iter().position(Option::is_none);
         let index = free.unwrap_or(self.claims.len());

@@ -4,6 +4,7 @@ mod collector;
 mod elasticsearch;
 mod influxdb;
 mod otlp_prometheus;
+mod shipped_prometheus;
 
 use std::{
     fs,
@@ -20,6 +21,7 @@ pub use collector::{Collector, Point};
 pub use elasticsearch::Elasticsearch;
 pub use influxdb::{InfluxDb, VictoriaMetrics};
 pub use otlp_prometheus::OtlpPrometheus;
+pub use shipped_prometheus::promtool_with;
 
 use crate::{process::Process, wait};
 

@@ -223,6 +223,8 @@ impl Life {
                 self.counters.add(&due.part, due.late);
                 accounts.entry(due.second).or_default().add(Account::of(due));
             }
+            self.counters
+                .connects(&self.rows[report.place].connects, &report.row.connects);
             let registered = &self.devices[report.place];
             if let Some(outbox) = self.outboxes.get_mut(&registered.partition) {
                 outbox.add(registered.device.epoch, report.row.clone(), report.seconds);

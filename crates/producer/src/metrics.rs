@@ -1,8 +1,8 @@
 //! What a producer tells about itself at `/metrics`.
 
 use isochrone_daemon::{Metric, Metrics};
-use isochrone_model::{entry::SendPart, range::SeqRange};
-use prometheus::{Gauge, IntCounter};
+use isochrone_model::{entry::SendPart, range::SeqRange, row::Connects};
+use prometheus::{Gauge, IntCounter, IntCounterVec};
 
 const SCHEDULED: Metric = Metric::counter(
     "isochrone_producer_scheduled_total",
@@ -19,6 +19,15 @@ const LATE: Metric = Metric::counter(
     "isochrone_producer_late_total",
     "Messages sent later than ISOCHRONE_VALID_LATE by our own doing.",
 );
+const ATTEMPTS: Metric = Metric::counter(
+    "isochrone_producer_connect_attempts_total",
+    "Attempts of devices to connect to the broker.",
+);
+const FAILED: Metric = Metric::counter(
+    "isochrone_producer_connects_failed_total",
+    "Attempts that failed and connections that ended badly, by reason.",
+)
+.labelled(&["reason"]);
 const LIVES: Metric = Metric::counter("isochrone_producer_lives_total", "Times this daemon entered a run.");
 const DEVICES: Metric = Metric::gauge("isochrone_producer_devices", "Devices of this producer.");
 const WAITING: Metric = Metric::gauge(
@@ -34,6 +43,8 @@ pub struct Counters {
     acked: IntCounter,
     refused: IntCounter,
     late: IntCounter,
+    attempts: IntCounter,
+    failed: IntCounterVec,
     /// See its help.
     pub lives: IntCounter,
     /// See its help.
@@ -52,6 +63,8 @@ impl Counters {
             acked: metrics.counter(&ACKED),
             refused: metrics.counter(&REFUSED),
             late: metrics.counter(&LATE),
+            attempts: metrics.counter(&ATTEMPTS),
+            failed: metrics.counter_vec(&FAILED),
             lives: metrics.counter(&LIVES),
             devices: metrics.gauge(&DEVICES),
             waiting: metrics.gauge(&WAITING),
@@ -67,5 +80,15 @@ impl Counters {
         self.refused
             .inc_by(part.refused.iter().copied().map(SeqRange::count).sum());
         self.late.inc_by(late);
+    }
+    /// Adds what a device's connections came to since its last row.
+    pub fn connects(&self, before: &Connects, now: &Connects) {
+        self.attempts.inc_by(now.attempts.saturating_sub(before.attempts));
+        for (reason, count) in &now.failed {
+            let known = before.failed.get(reason).copied().unwrap_or_default();
+            self.failed
+                .with_label_values(&[reason.as_str()])
+                .inc_by(count.saturating_sub(known));
+        }
     }
 }

@@ -261,6 +261,10 @@ async fn series_leave_with_their_partition() {
         1.0,
         "a closed run's seconds are all counted"
     );
+    assert!(
+        !page.text().contains("isochrone_cut_timestamp_seconds"),
+        "a closed run does not fall behind"
+    );
     page.clock.pass(Duration::from_secs(1));
     assert_eq!(page.text(), "");
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "tests")]
 
+mod alerts;
 mod all_in_one;
 mod back_ends;
 mod clock;
@@ -10,6 +11,7 @@ mod daemons;
 mod dashboards;
 mod elasticsearch;
 mod faults;
+mod kibana;
 mod ledger;
 mod picture;
 mod prometheus;
@@ -18,4 +20,5 @@ mod settings;
 mod signals;
 mod telemetry;
 mod tls;
+mod troubled;
 mod warmup;

@@ -10,7 +10,7 @@ use isochrone_model::{
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::{
-    Generation, OTHER, Shown,
+    Generation, OTHER, Presence, Shown,
     series::{Classic, Series},
 };
 use crate::measures::{COUNTS, LATENCIES, SECONDS};
@@ -80,12 +80,18 @@ pub(super) fn render(
         MetricType::GAUGE,
         bounds.collect(),
     ));
+    // A closed run gets no newer, and must not look as if it fell behind.
+    let held = |run: &RunName, partition: Partition| {
+        let shown = partitions.get(&(run.clone(), partition));
+        shown.is_some_and(|shown| matches!(shown.presence, Presence::Held(_)))
+    };
     let cuts = visible
         .iter()
+        .filter(|(run, partition, _)| held(run, *partition))
         .map(|(run, partition, generation)| gauge(of_partition(run, *partition), generation.second.0 as f64));
     families.push(family(
         "isochrone_cut_timestamp_seconds",
-        "The newest second that the figures of a partition hold, in Unix time.",
+        "The newest second that the figures of a partition hold, in Unix time; gone when its run is closed.",
         MetricType::GAUGE,
         cuts.collect(),
     ));
