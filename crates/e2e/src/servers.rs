@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 pub use collector::{Collector, Point};
 pub use elasticsearch::Elasticsearch;
+pub(crate) use elasticsearch::parts as elasticsearch_parts;
 pub use influxdb::{InfluxDb, VictoriaMetrics};
 pub use otlp_prometheus::OtlpPrometheus;
 
@@ -40,7 +41,11 @@ pub fn wait_for_port(port: u16) {
     });
 }
 
-fn program(name: &str) -> Command {
+/// A server or a tool of a Debian package.
+///
+/// # Panics
+/// When it is missing.
+pub fn program(name: &str) -> Command {
     let path = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/local/sbin"]
         .iter()
         .map(|folder| Path::new(folder).join(name))
