@@ -273,6 +273,9 @@ impl Project<'_> {
             "--per-topic",
         ];
         let output = self.docker.try_compose(&self.variables, &arguments);
+        if !output.status.success() {
+            println!("no report: {}", String::from_utf8_lossy(&output.stderr));
+        }
         serde_json::from_slice(&output.stdout).ok()
     }
 
@@ -281,7 +284,9 @@ impl Project<'_> {
         let report = self.try_report().unwrap_or_default();
         let topics = report["per_topic"].as_array().cloned().unwrap_or_default();
         let heard = |topic: &&Value| topic["ledger"]["unique"].as_u64().is_some_and(|unique| unique > 0);
-        topics.iter().filter(heard).count()
+        let heard = topics.iter().filter(heard).count();
+        println!("{heard} topics heard so far");
+        heard
     }
 
     /// Topics held now, and how many one consumer holds at most: each says so on its page.
