@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{daemon::binary, process::Process, wait};
+use crate::{daemon::binary, process::Process, servers::elasticsearch_parts, wait};
 
 const START: Duration = Duration::from_secs(60);
 
@@ -30,6 +31,8 @@ struct Server {
     /// Writable by any user.
     folders: &'static [&'static str],
     changes: &'static [&'static str],
+    /// Files and folders beside the programs: where they are here, and where in the image.
+    more: fn() -> Vec<(PathBuf, &'static str)>,
 }
 
 /// Under the very names that the Compose file, the stack and the chart use.
@@ -39,24 +42,40 @@ const SERVERS: &[Server] = &[
         programs: &["mosquitto", "mosquitto_sub"],
         folders: &["mosquitto/data", "mosquitto/config"],
         changes: &["CMD [\"mosquitto\", \"-c\", \"/mosquitto/config/mosquitto.conf\"]"],
+        more: Vec::new,
     },
     Server {
         tag: "redis:7.4.2",
         programs: &["redis-server", "redis-cli"],
         folders: &["data"],
         changes: &["WORKDIR /data"],
+        more: Vec::new,
     },
     Server {
         tag: "prom/prometheus:v3.16.0",
         programs: &["prometheus", "wget"],
         folders: &["prometheus"],
         changes: &["ENTRYPOINT [\"prometheus\"]"],
+        more: Vec::new,
     },
     Server {
         tag: "otel/opentelemetry-collector-contrib:0.162.0",
         programs: &["collector"],
         folders: &[],
         changes: &["ENTRYPOINT [\"collector\"]"],
+        more: Vec::new,
+    },
+    // Without what is licensed, but with the same address, volume, variable and health check.
+    Server {
+        tag: "docker.elastic.co/elasticsearch/elasticsearch:9.5.3",
+        programs: &["curl", "sh"],
+        folders: &["tmp", "usr/share/elasticsearch/data"],
+        changes: &[
+            "ENTRYPOINT [\"sh\", \"-c\", \"exec /java/bin/java $ES_JAVA_OPTS -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+             --enable-native-access=ALL-UNNAMED -cp '/node/elasticsearch-one-1.jar:/node/lib/*' \
+             Main 9200 /usr/share/elasticsearch /node/mods network.host=0.0.0.0\"]",
+        ],
+        more: elasticsearch_parts,
     },
 ];
 
@@ -97,6 +116,16 @@ impl Docker {
         docker
     }
 
+    /// What all its containers use of memory by now, in MiB, and how many of them run.
+    ///
+    /// # Panics
+    /// When the engine does not say.
+    pub fn memory(&self) -> (u64, usize) {
+        let said = self.run(&["stats", "--no-stream", "--format", "{{.MemUsage}}"]);
+        let used: Vec<_> = said.lines().filter_map(mebibytes).collect();
+        (used.iter().sum::<f64>() as u64, used.len())
+    }
+
     /// Runs `docker` to its end; what it printed.
     ///
     /// # Panics
@@ -110,10 +139,13 @@ impl Docker {
         self.command("docker").args(arguments).output().expect("docker")
     }
 
-    /// A command that talks to this engine.
+    /// A command that talks to this engine, through the client that came with it: another that PATH may find first can be
+    /// without BuildKit.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
+        let path = std::env::var("PATH").unwrap_or_default();
         command
+            .env("PATH", format!("/usr/sbin:/usr/bin:{path}"))
             .env(
                 "DOCKER_HOST",
                 format!("unix://{}/docker.sock", self.folder.path().display()),
@@ -135,12 +167,17 @@ impl Docker {
     /// # Panics
     /// When it fails.
     pub fn compose(&self, variables: &[(&str, &str)], arguments: &[&str]) -> String {
-        let mut command = self.command(tool("compose", "compose"));
-        let output = command.envs(variables.iter().copied()).args(arguments).output();
         succeeded(
             &format!("docker compose {}", arguments.join(" ")),
-            &output.expect("docker compose"),
+            &self.try_compose(variables, arguments),
         )
+    }
+
+    /// The same, well or not.
+    pub fn try_compose(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+        let mut command = self.command(tool("compose", "compose"));
+        let output = command.envs(variables.iter().copied()).args(arguments).output();
+        output.expect("docker compose")
     }
 
     fn images(&self) {
@@ -181,13 +218,24 @@ impl Docker {
             let source = found(program);
             copy(&source, &root.join("usr/local/bin").join(program));
             for library in libraries(&source) {
-                let relative = library.strip_prefix("/").expect("an absolute path");
-                copy(&library, &root.join(relative));
+                copy(&library, &root.join(relative(&library)));
             }
+        }
+        for (source, place) in (server.more)() {
+            copy_whole(&source, &root, place);
         }
         for folder in server.folders {
             fs::create_dir_all(root.join(folder)).expect("folder");
             fs::set_permissions(root.join(folder), fs::Permissions::from_mode(0o777)).expect("permissions");
+        }
+        // Mosquitto looks for the user of its image, and gives up what root may.
+        let accounts = [
+            ("passwd", "root:x:0:0::/:\nmosquitto:x:1883:1883::/:\n"),
+            ("group", "root:x:0:\nmosquitto:x:1883:\n"),
+        ];
+        fs::create_dir_all(root.join("etc")).expect("folder");
+        for (file, lines) in accounts {
+            fs::write(root.join("etc").join(file), lines).expect("accounts");
         }
         let archive = self.folder.path().join("root.tar");
         let packed = Command::new("tar")
@@ -259,6 +307,18 @@ pub fn succeeded(what: &str, output: &Output) -> String {
     text
 }
 
+/// `doctor` finds nothing to mend but what is the machine's own: its clock.
+///
+/// # Panics
+/// When it does, with the finding.
+pub fn assert_content(findings: &str) {
+    let findings: Value = serde_json::from_str(findings).expect("findings");
+    for finding in findings.as_array().expect("a list") {
+        let of_machine = finding["what"].as_str().is_some_and(|what| what.starts_with("clock"));
+        assert!(finding["mend"].is_null() || of_machine, "{finding:#}");
+    }
+}
+
 /// A program of this machine; one built for the tests wins over a package's.
 fn found(program: &str) -> PathBuf {
     let built = top().join("target/servers").join(program).join(program);
@@ -276,6 +336,42 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
     paths.map(|path| PathBuf::from(path.trim_end_matches(':'))).collect()
+}
+
+/// The same path below another root.
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").expect("an absolute path")
+}
+
+/// What is used of `12.5MiB / 256MiB`.
+fn mebibytes(text: &str) -> Option<f64> {
+    let (used, _) = text.split_once(" / ")?;
+    let unit = used.find(|c: char| c.is_ascii_alphabetic())?;
+    let number: f64 = used[..unit].parse().ok()?;
+    match &used[unit..] {
+        "GiB" => Some(number * 1024.0),
+        "MiB" => Some(number),
+        "KiB" => Some(number / 1024.0),
+        _ => Some(0.0),
+    }
+}
+
+/// A file, or everything below a folder with the libraries that it loads from outside of it.
+fn copy_whole(from: &Path, root: &Path, place: &str) {
+    let to = root.join(relative(Path::new(place)));
+    if from.is_file() {
+        return copy(from, &to);
+    }
+    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("read {}: {error}", from.display())) {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        copy_whole(&path, root, &format!("{place}/{name}"));
+        if place.starts_with("/java/") && path.is_file() {
+            for library in libraries(&path) {
+                copy(&library, &root.join(relative(&library)));
+            }
+        }
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

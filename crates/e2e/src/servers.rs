@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 pub use collector::{Collector, Point};
 pub use elasticsearch::Elasticsearch;
+pub(crate) use elasticsearch::parts as elasticsearch_parts;
 pub use influxdb::{InfluxDb, VictoriaMetrics};
 pub use otlp_prometheus::OtlpPrometheus;
 pub use shipped_prometheus::promtool_with;
@@ -42,7 +43,11 @@ pub fn wait_for_port(port: u16) {
     });
 }
 
-fn program(name: &str) -> Command {
+/// A server or a tool of a Debian package.
+///
+/// # Panics
+/// When it is missing.
+pub fn program(name: &str) -> Command {
     let path = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/local/sbin"]
         .iter()
         .map(|folder| Path::new(folder).join(name))

@@ -120,9 +120,22 @@ impl Elasticsearch {
     }
 }
 
+/// What an image of it needs: what lies here, and where its own places of the image are.
+pub(crate) fn parts() -> Vec<(PathBuf, &'static str)> {
+    let (home, built) = (java_home(), built());
+    vec![
+        (home.join("bin/java"), "/java/bin/java"),
+        (home.join("lib"), "/java/lib"),
+        (home.join("conf"), "/java/conf"),
+        (built.join("elasticsearch-one-1.jar"), "/node/elasticsearch-one-1.jar"),
+        (built.join("lib"), "/node/lib"),
+        (built.join("mods"), "/node/mods"),
+    ]
+}
+
 fn spawn(folder: &Path, port: u16, settings: &[String], start: u32) -> Process {
     let built = built();
-    let mut command = Command::new(java());
+    let mut command = Command::new(java_home().join("bin/java"));
     command
         .args(["-Xmx512m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
         .args(["--enable-native-access=ALL-UNNAMED", "-cp"])
@@ -146,7 +159,7 @@ fn built() -> PathBuf {
 }
 
 /// A Java of 21 or newer: of JAVA_HOME, of the system, or the one that `cargo xtask test --install` got.
-fn java() -> PathBuf {
+fn java_home() -> PathBuf {
     let system = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
     let homes = env::var_os("JAVA_HOME")
         .map(PathBuf::from)
@@ -155,8 +168,7 @@ fn java() -> PathBuf {
         .chain([super::servers().join("java")]);
     homes
         .filter(|home| is_new_enough(home))
-        .map(|home| home.join("bin/java"))
-        .find(|java| java.is_file())
+        .find(|home| home.join("bin/java").is_file())
         .expect("a Java of 21 or newer is missing: cargo xtask test --install gets it")
 }
 

@@ -10,8 +10,9 @@ use std::{
 
 use isochrone_e2e::{
     daemon,
-    docker::{succeeded, tool, top},
+    docker::{self, succeeded, tool, top},
     process::Process,
+    servers::{free_port, program, wait_for_port},
     wait,
 };
 use serde_json::Value;
@@ -104,6 +105,79 @@ fn pods_are_given_what_the_values_say() {
     }
 }
 
+/// By default and with everything on a daemon has longer than its own time to finish, and the servers it writes to longer still.
+#[test]
+fn pods_have_time_to_finish() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let path = everything().display().to_string();
+    for values in [Vec::new(), vec!["--values", path.as_str()]] {
+        let objects = render(&values, &folder);
+        let grace = |pod: &Value| pod["terminationGracePeriodSeconds"].as_u64().expect("a grace period");
+        for role in ["producer", "consumer", "plotter"] {
+            let daemon = pod(&objects, role);
+            let shutdown = &environment(daemon)["ISOCHRONE_SHUTDOWN"];
+            let seconds: u64 = shutdown.trim_end_matches('s').parse().expect("seconds");
+            assert!(grace(daemon) > seconds, "{role}: {shutdown}");
+            for server in ["mosquitto", "redis"] {
+                assert!(grace(pod(&objects, server)) > grace(daemon), "{server}, {role}");
+            }
+        }
+    }
+}
+
+/// The servers that the chart brings, with the configuration that it gives them, are as `doctor` wants them; and it is the
+/// configuration of the Compose file and the stack.
+#[test]
+fn the_servers_of_the_chart_satisfy_doctor() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let objects = render(&[], &folder);
+    let config = |name: &str| {
+        let file = format!("{name}.conf");
+        let of_chart = objects
+            .iter()
+            .filter(|object| object["kind"] == "ConfigMap")
+            .find_map(|object| object["data"][&file].as_str())
+            .expect("a configuration");
+        let shipped = fs::read_to_string(top().join("config").join(&file)).expect("a configuration");
+        assert_eq!(of_chart.trim(), shipped.trim(), "{file}");
+        of_chart.to_owned()
+    };
+    let (mosquitto_port, redis_port) = (free_port(), free_port());
+    // Only where they listen and write is another place here.
+    let lines = config("mosquitto")
+        .replace(
+            "listener 1883",
+            &format!("listener {mosquitto_port} 127.0.0.1\nuser root"),
+        )
+        .replace("/mosquitto/data/", &format!("{}/", folder.path().display()));
+    let path = folder.path().join("mosquitto.conf");
+    fs::write(&path, lines).expect("mosquitto.conf");
+    let mut mosquitto = program("mosquitto");
+    mosquitto.arg("-c").arg(&path);
+    let _mosquitto = Process::start("mosquitto", mosquitto, folder.path());
+    let path = folder.path().join("redis.conf");
+    fs::write(&path, config("redis")).expect("redis.conf");
+    let mut redis = program("redis-server");
+    redis
+        .arg(&path)
+        .args(["--port", &redis_port.to_string(), "--bind", "127.0.0.1", "--dir"]);
+    redis.arg(folder.path());
+    let _redis = Process::start("redis", redis, folder.path());
+    wait_for_port(mosquitto_port);
+    wait_for_port(redis_port);
+
+    let (broker, store) = (
+        format!("mqtt://127.0.0.1:{mosquitto_port}"),
+        format!("redis://127.0.0.1:{redis_port}"),
+    );
+    let settings = [("ISOCHRONE_BROKER", broker.as_str()), ("ISOCHRONE_REDIS_URL", &store)];
+    let examined = daemon::command("isochrone", &settings)
+        .args(["doctor", "--format", "json"])
+        .output();
+    let findings = succeeded("isochrone doctor", &examined.expect("isochrone doctor"));
+    docker::assert_content(&findings);
+}
+
 /// With the service links of the chart's own services in its environment (a pod template of one's own may have them) every
 /// daemon starts, and says so.
 #[test]
@@ -111,12 +185,9 @@ fn service_links_disturb_no_daemon() {
     let folder = tempfile::tempdir().expect("temp dir");
     let objects = render(&[], &folder);
     let links = service_links(&objects);
-    assert!(
-        links
-            .iter()
-            .any(|(name, _)| name == "ISOCHRONE_REDIS_PORT_6379_TCP_ADDR"),
-        "{links:?}"
-    );
+    for name in ["ISOCHRONE_REDIS_PORT_6379_TCP_ADDR", "ISOCHRONE_PLOTTER_PORT"] {
+        assert!(links.iter().any(|(link, _)| link == name), "{name}: {links:?}");
+    }
     for role in ["producer", "consumer", "plotter"] {
         let mut environment = environment(pod(&objects, role));
         environment.extend(links.iter().cloned());
@@ -186,13 +257,10 @@ fn environment(pod: &Value) -> BTreeMap<String, String> {
     list.iter().filter_map(pair).collect()
 }
 
-/// What a kubelet adds for each service that has an address.
+/// What a kubelet adds for each service that has an address. The plotters' has none by default; here it has one too.
 fn service_links(objects: &[Value]) -> Vec<(String, String)> {
     let mut links = Vec::new();
-    let services = objects
-        .iter()
-        .filter(|object| object["kind"] == "Service" && object["spec"]["clusterIP"] != "None");
-    for service in services {
+    for service in objects.iter().filter(|object| object["kind"] == "Service") {
         let name = service["metadata"]["name"].as_str().expect("a name");
         let prefix = name.to_uppercase().replace('-', "_");
         let port = &service["spec"]["ports"][0];

@@ -6,3 +6,18 @@
 mod chart;
 mod compose;
 mod swarm;
+
+use std::{thread::sleep, time::Duration};
+
+use isochrone_e2e::wait;
+
+/// As [`wait::until`], but each look starts programs in containers: not too often on a busy machine.
+fn until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    wait::until(what, deadline, || {
+        let holds = condition();
+        if !holds {
+            sleep(Duration::from_secs(3));
+        }
+        holds
+    });
+}

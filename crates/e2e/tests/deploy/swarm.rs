@@ -5,12 +5,15 @@ use std::time::Duration;
 use isochrone_e2e::{
     docker::{Docker, succeeded, top},
     report::{assert_whole, ledger},
-    wait,
 };
 use serde_json::Value;
 
+use crate::until;
+
 const START: Duration = Duration::from_secs(180);
 const TAKEN: Duration = Duration::from_secs(90);
+/// A name resolves to a task after its first health check, and Prometheus asks for it every 15 seconds.
+const SEEN: Duration = Duration::from_secs(180);
 
 /// Deployed, scaled, a task killed, stopped in order, and nothing of it is left; secrets come as files alone.
 #[test]
@@ -24,8 +27,9 @@ fn the_stack_is_deployed_scaled_hurt_and_removed() {
         command.envs([("PRODUCERS", "5"), ("CONSUMERS", "5"), ("ISOCHRONE_QOS", "1")]);
         succeeded(name, &command.output().expect("script"))
     };
+    script("build", &["--quiet", "--build-arg", "PROGRAMS=prebuilt"]);
     script("deploy", &[]);
-    wait::until("every topic to be taken", START, || sending(&docker) == 5);
+    until("every topic to be taken", START, || sending(&docker) == 5);
 
     docker.run(&[
         "service",
@@ -34,11 +38,23 @@ fn the_stack_is_deployed_scaled_hurt_and_removed() {
         "isochrone_consumer=8",
         "isochrone_producer=8",
     ]);
-    wait::until("the new topics to be taken", TAKEN, || sending(&docker) == 8);
+    until("the new topics to be taken", TAKEN, || sending(&docker) == 8);
+    until("Prometheus to find every task, with its alerts", SEEN, || {
+        let ask = |path: &str| {
+            let prometheus = container(&docker, "prometheus")?;
+            let url = format!("http://localhost:9090/api/v1/{path}");
+            let answer = docker.try_run(&["exec", &prometheus, "wget", "-q", "-O", "-", &url]);
+            serde_json::from_slice::<Value>(&answer.stdout).ok()
+        };
+        let up = ask("query?query=sum(up)").unwrap_or_default();
+        let rules = ask("rules").unwrap_or_default();
+        up.pointer("/data/result/0/value/1") == Some(&Value::from((8 + 8 + 1).to_string()))
+            && rules.pointer("/data/groups/0/name") == Some(&Value::from("isochrone"))
+    });
 
     let victim = container(&docker, "consumer").expect("a consumer");
     docker.run(&["kill", "--signal", "KILL", &victim]);
-    wait::until("the dead consumer to be replaced", TAKEN, || {
+    until("the dead consumer to be replaced", TAKEN, || {
         let running = docker.run(&[
             "ps",
             "--quiet",
@@ -48,7 +64,7 @@ fn the_stack_is_deployed_scaled_hurt_and_removed() {
         running.lines().count() == 8 && !running.contains(&victim[..12])
     });
     let before = heard(&docker);
-    wait::until("every topic to be heard again", TAKEN, || {
+    until("every topic to be heard again", TAKEN, || {
         let now = heard(&docker);
         before
             .iter()
@@ -122,7 +138,12 @@ fn report(docker: &Docker, more: &[&str]) -> Option<Value> {
 fn heard(docker: &Docker) -> Vec<(String, u64)> {
     let report = report(docker, &[]).unwrap_or_default();
     let topics = report["per_topic"].as_array().cloned().unwrap_or_default();
-    let row = |topic: &Value| (topic["topic"].to_string(), topic["unique"].as_u64().unwrap_or(0));
+    let row = |topic: &Value| {
+        (
+            topic["topic"].to_string(),
+            topic["ledger"]["unique"].as_u64().unwrap_or(0),
+        )
+    };
     topics.iter().map(row).collect()
 }
 

@@ -122,10 +122,7 @@ fn an_outage_is_in_the_picture_as_in_the_report() {
         for name in ["p50", "p99", "p999", "max"] {
             let expected = report["latency_ns"][latency][name].as_f64().expect(name);
             let close = |text: &&str| nanoseconds(text).is_some_and(|ns| (ns - expected).abs() <= expected * 0.006);
-            assert!(
-                texts.iter().any(close),
-                "no {latency} {name} {expected} in {texts:#?}"
-            );
+            assert!(texts.iter().any(close), "no {latency} {name} {expected} in {texts:#?}");
         }
     }
 
