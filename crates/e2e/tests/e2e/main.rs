@@ -1,7 +1,7 @@
 //! What a user is promised, tried with real servers and real processes. One program, so that it is linked once; run one
 //! test at a time (`--test-threads=1`): each is a fleet of its own.
 
-#![expect(clippy::expect_used, reason = "tests")]
+#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod alerts;
 mod all_in_one;
