@@ -324,6 +324,7 @@ fn an_idling_producer_keeps_no_run_open() {
         ("ISOCHRONE_DURATION", "2s"),
     ];
     let mut producer = site.daemon("producer", &settings);
+    ready(&producer, START);
     let (report, code) = closed(&site, Some("idle"));
     assert_whole(&report);
     assert_eq!((code, ledger(&report, "scheduled")), (0, 100));
