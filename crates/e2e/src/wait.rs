@@ -1,9 +1,13 @@
 //! Waiting for a condition with a deadline.
 
 use std::{
+    fmt::Debug,
     thread::sleep,
     time::{Duration, Instant},
 };
+
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(25);
 
 /// Polls `condition` until it holds or `deadline` has passed.
 ///
@@ -24,7 +28,26 @@ pub fn until_some<T>(what: &str, deadline: Duration, mut attempt: impl FnMut() -
             return value;
         }
         assert!(begun.elapsed() < deadline, "waited {deadline:?} for: {what}");
-        sleep(Duration::from_millis(25));
+        sleep(POLL);
+    }
+}
+
+/// Polls `value` until it equals `expected` or `deadline` has passed.
+///
+/// # Panics
+/// With `what` and the last value when it never did.
+pub fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, deadline: Duration, mut value: impl FnMut() -> T) {
+    let begun = now();
+    loop {
+        let last = value();
+        if last == expected {
+            return;
+        }
+        assert!(
+            begun.elapsed() < deadline,
+            "{what} is {last:?} after {deadline:?}, not {expected:?}"
+        );
+        sleep(POLL);
     }
 }
 

@@ -355,6 +355,14 @@ impl Holding {
         Ok(())
     }
 
+    /// Gives the partition of a closed run up for good: no sink is behind.
+    pub async fn retire(&mut self, desk: &Desk) -> Result<(), Error> {
+        self.save(desk).await?;
+        desk.store
+            .finish(&self.run, self.partition, desk.daemon, self.token)
+            .await
+    }
+
     /// Gives the partition up.
     pub async fn let_go(self, desk: &Desk) -> Result<(), Error> {
         desk.store

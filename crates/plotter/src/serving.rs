@@ -20,7 +20,7 @@ use isochrone_model::{
 use isochrone_sink::{Departure, Hold, runner::Passed};
 use isochrone_store::{
     Error, Fate,
-    types::{Role, RunRecord, RunState},
+    types::{Holder, Role, RunRecord, RunState},
 };
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{Instrument, debug, debug_span, info, warn};
@@ -165,8 +165,11 @@ impl Serving {
                 load: if holding.has_data() { Load::Data } else { Load::Empty },
             })
             .collect();
-        for partition in surplus(&held, share) {
-            self.let_go(desk, partition, Departure::Moved).await?;
+        // What is done in a closed run stays where it is shown.
+        if self.record.state != RunState::Closed {
+            for partition in surplus(&held, share) {
+                self.let_go(desk, partition).await?;
+            }
         }
         if self.holdings.len() < share {
             self.take_free(desk, share).await?;
@@ -176,11 +179,12 @@ impl Serving {
 
     async fn take_free(&mut self, desk: &Desk, share: usize) -> Result<(), Error> {
         let run = self.record.run.clone();
-        let all: Vec<_> = (0..self.record.pins.partitions).map(Partition).collect();
+        let all = self.partitions();
         let holders: BTreeMap<_, _> = desk.store.holders(&run, &all).await?.into_iter().collect();
+        let me = Holder::Plotter(desk.daemon);
         let free = all
             .into_iter()
-            .filter(|partition| holders.get(partition).is_none_or(|holder| *holder == desk.daemon));
+            .filter(|partition| holders.get(partition).is_none_or(|holder| *holder == me));
         let mut taken = 0;
         for partition in free {
             if self.holdings.len() >= share {
@@ -212,17 +216,37 @@ impl Serving {
         Ok(holding)
     }
 
-    async fn let_go(&mut self, desk: &Desk, partition: Partition, how: Departure) -> Result<(), Error> {
+    /// Gives the partition to whoever takes it next.
+    async fn let_go(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
         let Some(mut holding) = self.holdings.remove(&partition) else {
             return Ok(());
         };
         // What cannot be stored now is done again by the next holder.
         let saved = holding.save(desk).await;
-        desk.sinks.depart(&self.record.run, partition, how);
+        desk.sinks.depart(&self.record.run, partition, Departure::Moved);
         self.keeper.remove(partition);
         let gone = holding.let_go(desk).await;
         saved.or_else(not_ours)?;
         gone.or_else(not_ours)
+    }
+
+    /// Gives the partition of a closed run up for good. One that a sink has not had all of goes to whoever still serves the
+    /// run.
+    async fn retire(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
+        let Some(holding) = self
+            .holdings
+            .get_mut(&partition)
+            .filter(|holding| !holding.is_behind(desk))
+        else {
+            return self.let_go(desk, partition).await;
+        };
+        let retired = holding.retire(desk).await;
+        if retired.is_ok() {
+            self.holdings.remove(&partition);
+            desk.sinks.depart(&self.record.run, partition, Departure::Closed);
+            self.keeper.remove(partition);
+        }
+        self.unless_lost(desk, partition, retired)
     }
 
     async fn work(&mut self, desk: &Desk, second: Second) -> Result<(), Error> {
@@ -294,7 +318,7 @@ impl Serving {
             }
         }
         let behind = self.holdings.values().any(|holding| holding.is_behind(desk));
-        let whole = self.share.is_some_and(|share| self.holdings.len() >= share);
+        let whole = desk.store.holders(self.run(), &self.partitions()).await?.len() == self.partitions().len();
         Ok(whole && !behind || since.elapsed() >= patience)
     }
 
@@ -308,10 +332,13 @@ impl Serving {
         self.holdings.values().any(Holding::is_under_way)
     }
 
-    /// Gives everything up and leaves the roster.
+    /// Gives everything up and leaves the roster; how its partitions go depends on whether the run is over.
     pub async fn leave(&mut self, desk: &Desk, how: Departure) -> Result<(), Error> {
         for partition in self.holdings.keys().copied().collect::<Vec<_>>() {
-            self.let_go(desk, partition, how).await?;
+            match how {
+                Departure::Closed => self.retire(desk, partition).await?,
+                Departure::Moved => self.let_go(desk, partition).await?,
+            }
         }
         desk.store.discharge(&self.record.run, desk.daemon).await?;
         info!(run = %self.record.run, "left the run");
@@ -324,6 +351,10 @@ impl Serving {
             self.keeper.remove(partition);
             desk.sinks.depart(&self.record.run, partition, Departure::Moved);
         }
+    }
+
+    fn partitions(&self) -> Vec<Partition> {
+        (0..self.record.pins.partitions).map(Partition).collect()
     }
 
     /// Which run.

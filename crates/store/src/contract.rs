@@ -11,9 +11,9 @@ use isochrone_model::{
 use crate::{
     Error,
     types::{
-        Advance, Change, Claimed, Cursor, DeviceState, Entry, EntryId, FlushAnswer, GivenBack, Left, Member, NewCut,
-        Note, OpenRun, PartitionSnapshot, PlotterClaim, ReceiptFlush, Renewal, Role, RunRecord, RunState, SendFlush,
-        TopicState,
+        Advance, Change, Claimed, Cursor, DeviceState, Entry, EntryId, FlushAnswer, GivenBack, Holder, Left, Member,
+        NewCut, Note, OpenRun, PartitionSnapshot, PlotterClaim, ReceiptFlush, Renewal, Role, RunRecord, RunState,
+        SendFlush, TopicState,
     },
 };
 
@@ -155,7 +155,8 @@ pub trait Samples: Send + Sync {
         after: EntryId,
         limit: usize,
     ) -> Result<Vec<Entry>, Error>;
-    /// Takes a partition for aggregation if nobody holds it; creates the lease row. `sinks` get cursors where they have none.
+    /// Takes a partition for aggregation if nobody holds it and it is not finished; creates the lease row. `sinks` get cursors
+    /// where they have none.
     async fn hold(
         &self,
         run: &RunName,
@@ -163,8 +164,8 @@ pub trait Samples: Send + Sync {
         daemon: DaemonId,
         sinks: &[String],
     ) -> Result<Option<PlotterClaim>, Error>;
-    /// Who aggregates each partition that is held.
-    async fn holders(&self, run: &RunName, partitions: &[Partition]) -> Result<Vec<(Partition, DaemonId)>, Error>;
+    /// Who aggregates each partition that is not free.
+    async fn holders(&self, run: &RunName, partitions: &[Partition]) -> Result<Vec<(Partition, Holder)>, Error>;
     /// Appends a cut with the cumulative state that includes it. Repeating the newest cut is a success;
     /// [`Error::Fenced`] when the token does not hold.
     async fn cut(
@@ -194,6 +195,10 @@ pub trait Samples: Send + Sync {
     async fn retain(&self, run: &RunName, partition: Partition, bytes: u64) -> Result<(), Error>;
     /// Gives the partition up.
     async fn let_go(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error>;
+    /// Gives the partition up for good: its run is closed and every sink has had all of it. Nobody can hold it any more, so
+    /// that what its last holder shows of it is not shown twice. Repeating it is a success; [`Error::Fenced`] when the token
+    /// does not hold.
+    async fn finish(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error>;
 }
 
 /// Reading what was counted.

@@ -17,7 +17,7 @@ use isochrone_model::{
     time::Reference,
 };
 
-use crate::types::{Cursor, Cut, DeviceState, Entry, EntryId, EntryKind, FlushAnswer, Left, Pins, TopicStatus};
+use crate::types::{Cursor, Cut, DeviceState, Entry, EntryId, EntryKind, FlushAnswer, Holder, Left, Pins, TopicStatus};
 
 /// Bytes of entries a whole run may hold until a plotter says otherwise.
 pub(crate) const RETAIN: u64 = 512 << 20;
@@ -39,6 +39,8 @@ pub struct Partition {
     batches: BTreeMap<(DaemonId, EntryKind), (u64, FlushAnswer)>,
     stream: Stream,
     plotter: Option<(DaemonId, Token)>,
+    /// Given up for good.
+    finished: bool,
     /// Those not passed by all cursors, and always the newest.
     cuts: Vec<Cut>,
     cumulative: BTreeMap<String, Bytes>,
@@ -85,6 +87,7 @@ impl Partition {
                 ..Stream::default()
             },
             plotter: None,
+            finished: false,
             cuts: Vec::new(),
             cumulative: BTreeMap::new(),
             cursors: BTreeMap::new(),
@@ -107,8 +110,9 @@ impl Partition {
     }
 
     /// Who aggregates the partition.
-    pub fn plotter(&self) -> Option<DaemonId> {
-        self.plotter.map(|(daemon, _)| daemon)
+    pub fn plotter(&self) -> Option<Holder> {
+        let holder = self.plotter.map(|(daemon, _)| Holder::Plotter(daemon));
+        holder.or(self.finished.then_some(Holder::Finished))
     }
 
     fn next(&mut self, now: Reference) -> u64 {
@@ -120,7 +124,7 @@ impl Partition {
 /// Of what decides who holds what, which is all that the model check looks at.
 impl Hash for Partition {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.newest, &self.leases, self.plotter).hash(state);
+        (self.newest, &self.leases, self.plotter, self.finished).hash(state);
         for (topic, row) in &self.topics {
             (topic, row.status, row.holder).hash(state);
         }

@@ -421,6 +421,15 @@ pub struct NewCut {
     pub changed: Vec<(String, Bytes)>,
 }
 
+/// Who aggregates a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A plotter, while its lease holds.
+    Plotter(DaemonId),
+    /// Nobody and never again: see [`finish`](crate::Samples::finish).
+    Finished,
+}
+
 /// What a plotter finds when it takes a partition.
 #[derive(Clone, Debug)]
 pub struct PlotterClaim {

@@ -31,8 +31,8 @@ fn prometheus_agrees_with_the_ledger() {
     let (report, _) = closed(&site, None);
     assert_whole(&report);
     assert_eq!(report["ledger"]["exported"]["prometheus"], 3_200);
-    wait::until("the counts to be scraped", START, || {
-        prometheus.query("sum(isochrone_transit_seconds_count)") == Some(3_200.0)
+    wait::until_equal("the count scraped", Some(3_200.0), START, || {
+        prometheus.query("sum(isochrone_transit_seconds_count)")
     });
     let quantile = prometheus
         .query("histogram_quantile(0.5, sum by (le) (isochrone_response_seconds_bucket))")

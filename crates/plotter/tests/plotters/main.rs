@@ -98,8 +98,48 @@ async fn shares_gives_back_and_counts_once(store: Arc<dyn Store>, clock: Arc<Sys
         );
         assert_eq!(page[&name], *exported as f64, "{topic}");
     }
+    let left = Deadline::new("the plotter to leave the run");
+    while !world.is_finished().await {
+        left.moment().await;
+    }
     first.finish().await;
-    assert!(world.holders().await.is_empty());
+}
+
+/// Two plotters see a run closed one after the other: each shows its share of the final figures, none shows the other's.
+async fn end_together(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
+    let mut world = World::new(store, clock, DEVICES).await;
+    let plotters = [world.plotter(), world.plotter()];
+    let half = usize::from(PARTITIONS) / 2;
+    let both: Vec<_> = plotters.iter().collect();
+    let mut seen = BTreeMap::new();
+    work_until(&mut world, &both, &mut seen, "both to hold half", |held| {
+        held == [half; 2]
+    })
+    .await;
+    world.end().await;
+    let finished = Deadline::new("every partition to be finished");
+    while !world.is_finished().await {
+        finished.moment().await;
+    }
+    let metric = "isochrone_transit_seconds_count";
+    let shown: f64 = plotters.iter().map(|plotter| sum(&plotter.series(), metric)).sum();
+    assert_eq!(shown, world.sent() as f64);
+    for plotter in plotters {
+        plotter.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_end_in_memory() {
+    let clock = SystemClock::alone(None);
+    let store = MemoryStore::new(clock.clone());
+    end_together(store, clock).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_end_on_redis() {
+    let server = Server::start().await;
+    end_together(server.store(), SystemClock::alone(None)).await;
 }
 
 /// Messages keep coming until the plotters hold what `held` accepts, in their order.
@@ -126,7 +166,7 @@ async fn work_until(
     }
 }
 
-/// No counter is ever below what any page has shown before; no series is on two pages.
+/// No counter is ever below what any page has shown before.
 fn watch(plotters: &[&Running], seen: &mut BTreeMap<String, f64>) {
     for plotter in plotters {
         for (name, value) in plotter.series() {
@@ -161,7 +201,7 @@ async fn comes_late_and_leaves(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
         done.moment().await;
     }
     let left = Deadline::new("the plotter to leave the run");
-    while !world.holders().await.is_empty() {
+    while !world.is_finished().await {
         left.moment().await;
     }
     plotter.finish().await;

@@ -26,8 +26,8 @@ use isochrone_store::{
     Registry, Store,
     redis::{RedisConfig, RedisStore},
     types::{
-        ClaimEnd, DeviceState, EntryKind, GivenBack, Left, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush, Role,
-        RunRecord, SCHEMA, SendFlush, TopicSave,
+        ClaimEnd, DeviceState, EntryKind, GivenBack, Holder, Left, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush,
+        Role, RunRecord, SCHEMA, SendFlush, TopicSave,
     },
 };
 use tokio::{task::JoinHandle, time::Instant};
@@ -264,12 +264,24 @@ impl World {
 
     /// How many partitions each plotter holds.
     pub async fn holders(&self) -> BTreeMap<DaemonId, usize> {
-        let all: Vec<_> = (0..PARTITIONS).map(Partition).collect();
         let mut holders = BTreeMap::new();
-        for (_, daemon) in self.store.holders(&self.run, &all).await.unwrap() {
-            *holders.entry(daemon).or_default() += 1;
+        for holder in self.all_holders().await {
+            if let Holder::Plotter(daemon) = holder {
+                *holders.entry(daemon).or_default() += 1;
+            }
         }
         holders
+    }
+
+    /// Whether nobody can hold any partition any more.
+    pub async fn is_finished(&self) -> bool {
+        self.all_holders().await == [Holder::Finished; PARTITIONS as usize]
+    }
+
+    async fn all_holders(&self) -> Vec<Holder> {
+        let all: Vec<_> = (0..PARTITIONS).map(Partition).collect();
+        let holders = self.store.holders(&self.run, &all).await.unwrap();
+        holders.into_iter().map(|(_, holder)| holder).collect()
     }
 
     /// Samples stored, and samples exported to Prometheus, by topic; and how many entries are left.

@@ -13,7 +13,8 @@ use super::MemoryStore;
 use crate::{
     Error, Ledgers, ReferenceClock, Samples, Store,
     types::{
-        Advance, Cursor, Entry, EntryId, FlushAnswer, NewCut, PartitionSnapshot, PlotterClaim, ReceiptFlush, SendFlush,
+        Advance, Cursor, Entry, EntryId, FlushAnswer, Holder, NewCut, PartitionSnapshot, PlotterClaim, ReceiptFlush,
+        SendFlush,
     },
 };
 
@@ -59,11 +60,11 @@ impl Samples for MemoryStore {
         self.within(run, partition, |state, now| state.hold(daemon, sinks, now))
     }
 
-    async fn holders(&self, run: &RunName, partitions: &[Partition]) -> Result<Vec<(Partition, DaemonId)>, Error> {
+    async fn holders(&self, run: &RunName, partitions: &[Partition]) -> Result<Vec<(Partition, Holder)>, Error> {
         let mut holders = Vec::new();
         for &partition in partitions {
             let holder = self.within(run, partition, |state, _| state.plotter())?;
-            holders.extend(holder.map(|daemon| (partition, daemon)));
+            holders.extend(holder.map(|holder| (partition, holder)));
         }
         Ok(holders)
     }
@@ -96,6 +97,10 @@ impl Samples for MemoryStore {
 
     async fn let_go(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error> {
         self.within(run, partition, |state, _| state.let_go(daemon, token))
+    }
+
+    async fn finish(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error> {
+        self.within(run, partition, |state, _| state.finish(daemon, token))?
     }
 }
 

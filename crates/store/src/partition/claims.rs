@@ -7,7 +7,7 @@ use isochrone_model::{
 };
 
 use super::{Partition, TopicRow, following};
-use crate::types::{ClaimEnd, Claimed, DeviceState, GivenBack, Left, TopicStatus};
+use crate::types::{ClaimEnd, Claimed, DeviceState, GivenBack, Holder, Left, TopicStatus};
 
 impl Partition {
     /// Registers devices and gives their producer a lease row.
@@ -150,7 +150,7 @@ impl Partition {
     pub fn release(&mut self, daemon: DaemonId) {
         let claims = self.topics.values().any(|row| row.is_held_by(daemon));
         let speaks = |state: &DeviceState| state.device.producer == daemon && !state.row.ended && !state.row.vanished;
-        if !claims && self.plotter() != Some(daemon) && !self.devices.values().any(speaks) {
+        if !claims && self.plotter() != Some(Holder::Plotter(daemon)) && !self.devices.values().any(speaks) {
             self.leases.remove(&daemon);
         }
     }

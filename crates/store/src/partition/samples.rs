@@ -155,11 +155,12 @@ impl Partition {
         self.stream.limit = bytes;
     }
 
-    /// Takes the partition for aggregation if nobody holds it.
+    /// Takes the partition for aggregation if nobody holds it and it is not finished.
     pub fn hold(&mut self, daemon: DaemonId, sinks: &[String], now: Reference) -> Option<PlotterClaim> {
         let token = match self.plotter {
             Some((holder, token)) if holder == daemon => token,
             Some(_) => return None,
+            None if self.finished => return None,
             None => Token(self.next(now)),
         };
         self.plotter = Some((daemon, token));
@@ -220,6 +221,16 @@ impl Partition {
             self.plotter = None;
             self.release(daemon);
         }
+    }
+
+    /// Gives the partition up for good.
+    pub fn finish(&mut self, daemon: DaemonId, token: Token) -> Result<(), Error> {
+        if !self.finished {
+            self.plotting(daemon, token)?;
+            self.finished = true;
+            self.let_go(daemon, token);
+        }
+        Ok(())
     }
 
     pub(super) fn newest_cut(&self) -> Option<Cut> {

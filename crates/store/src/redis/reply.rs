@@ -11,7 +11,7 @@ use redis::{FromRedisValue, Value};
 
 use crate::{
     Error,
-    types::{DeviceState, Left},
+    types::{DeviceState, Holder, Left},
 };
 
 /// An answer that is not what the script gives: `what` it was about, for the error.
@@ -28,6 +28,14 @@ pub(super) fn read<T: FromRedisValue>(what: &str, value: Value) -> Result<T, Err
 
 pub(super) fn parse<T: FromStr<Err: ToString>>(what: &str, text: &str) -> Result<T, Error> {
     text.parse().map_err(|error: T::Err| corrupt(what, error.to_string()))
+}
+
+pub(super) fn holder(text: &str) -> Result<Holder, Error> {
+    if text == "finished" {
+        return Ok(Holder::Finished);
+    }
+    let [holder, _] = words("plotter", text)?;
+    daemon(&holder).map(Holder::Plotter)
 }
 
 pub(super) fn words<const N: usize>(what: &'static str, text: &str) -> Result<[String; N], Error> {

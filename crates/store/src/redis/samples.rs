@@ -11,12 +11,12 @@ use redis::Value;
 use super::{
     RedisStore,
     reply::{self, corrupt, parse, read, token, words},
-    scripts::{ADVANCE, APPEND, APPEND_SENDS, CUT, Call, HOLD, JOIN, LET_GO, RETAIN, Script},
+    scripts::{ADVANCE, APPEND, APPEND_SENDS, CUT, Call, FINISH, HOLD, JOIN, LET_GO, RETAIN, Script},
 };
 use crate::{
     Error, Samples, partition,
     types::{
-        Advance, Cursor, Cut, Entry, EntryId, EntryKind, FlushAnswer, NewCut, NewEntry, NewPart, PlotterClaim,
+        Advance, Cursor, Cut, Entry, EntryId, EntryKind, FlushAnswer, Holder, NewCut, NewEntry, NewPart, PlotterClaim,
         ReceiptFlush, SendFlush,
     },
 };
@@ -138,15 +138,14 @@ impl Samples for RedisStore {
         }))
     }
 
-    async fn holders(&self, run: &RunName, partitions: &[Partition]) -> Result<Vec<(Partition, DaemonId)>, Error> {
+    async fn holders(&self, run: &RunName, partitions: &[Partition]) -> Result<Vec<(Partition, Holder)>, Error> {
         let mut holders = Vec::new();
         for (&partition, answer) in partitions
             .iter()
             .zip(self.of_each(run, partitions, "GET", "plotter").await?)
         {
             if let Some(holder) = read::<Option<String>>("plotter", answer)? {
-                let [daemon, _] = words("plotter", &holder)?;
-                holders.push((partition, reply::daemon(&daemon)?));
+                holders.push((partition, reply::holder(&holder)?));
             }
         }
         Ok(holders)
@@ -200,6 +199,10 @@ impl Samples for RedisStore {
     async fn let_go(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error> {
         let fill = |call: Call| call.arg(daemon.to_string()).arg(token.0);
         self.within(run, partition, &LET_GO, fill).await.map(drop)
+    }
+
+    async fn finish(&self, run: &RunName, partition: Partition, daemon: DaemonId, token: Token) -> Result<(), Error> {
+        self.plot(run, partition, daemon, token, &FINISH, |call| call).await
     }
 }
 

@@ -47,6 +47,7 @@ scripts! {
     ADVANCE = "prelude.lua" "partition.lua" "advance.lua";
     RETAIN = "prelude.lua" "partition.lua" "retain.lua";
     LET_GO = "prelude.lua" "partition.lua" "let_go.lua";
+    FINISH = "prelude.lua" "partition.lua" "finish.lua";
     SNAPSHOT = "prelude.lua" "partition.lua" "snapshot.lua";
     PURGE = "prelude.lua" "partition.lua" "purge.lua";
 }

@@ -74,6 +74,7 @@ contract! {
     samples::last_words_make_vanished_rows_exact
     samples::an_entry_is_pending_until_its_cut
     plotting::one_plotter_holds_a_partition
+    plotting::what_is_finished_is_held_by_nobody_again
     plotting::cuts_follow_each_other
     plotting::entries_go_when_all_cursors_have_passed
     plotting::a_sink_that_joins_counts_what_it_missed

@@ -9,7 +9,7 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Error, Store,
-    types::{Cursor, Cut, EntryId, NewCut, SinkCounts},
+    types::{Cursor, Cut, EntryId, Holder, NewCut, SinkCounts},
 };
 
 use crate::fixture::{ALICE, BOB, Fixture, HERE, advance, flush};
@@ -52,6 +52,31 @@ fn sinks(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+pub async fn what_is_finished_is_held_by_nobody_again(store: Arc<dyn Store>) {
+    let fixture = &Fixture::new(store, "r", &[]).await;
+    let (store, run) = (&fixture.store, &fixture.run);
+    let first = store.hold(run, HERE, ALICE, &sinks(&["s"])).await.unwrap().unwrap();
+    let foreign = store.finish(run, HERE, BOB, first.token).await;
+    assert!(matches!(foreign, Err(Error::Fenced)), "only its holder finishes it");
+    store.finish(run, HERE, ALICE, first.token).await.unwrap();
+    store.finish(run, HERE, ALICE, first.token).await.unwrap();
+    assert!(fixture.counter(ALICE).await.is_none(), "its lease row is gone");
+    for daemon in [ALICE, BOB] {
+        assert!(
+            store
+                .hold(run, HERE, daemon, &sinks(&["s", "t"]))
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
+    assert_eq!(store.holders(run, &[HERE]).await.unwrap(), [(HERE, Holder::Finished)]);
+    let late = store
+        .cut(run, HERE, ALICE, first.token, &new_cut(1, EntryId(1, 0), &[]))
+        .await;
+    assert!(matches!(late, Err(Error::Fenced)));
+}
+
 pub async fn one_plotter_holds_a_partition(store: Arc<dyn Store>) {
     let fixture = &Fixture::new(store, "r", &[]).await;
     let hold = |daemon| async move {
@@ -73,7 +98,7 @@ pub async fn one_plotter_holds_a_partition(store: Arc<dyn Store>) {
     let all: Vec<_> = (0..4).map(Partition).collect();
     assert_eq!(
         fixture.store.holders(&fixture.run, &all).await.unwrap(),
-        [(HERE, ALICE)]
+        [(HERE, Holder::Plotter(ALICE))]
     );
     fixture
         .store
