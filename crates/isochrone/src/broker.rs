@@ -8,13 +8,13 @@ use mqtt5::broker::{
 };
 use tokio::sync::oneshot;
 
-/// Deliveries that may await acknowledgement for each subscriber; far above what one read holds, so that the broker's
-/// window is not what a run measures.
-const OUTBOUND_IN_FLIGHT: u16 = 10_000;
+/// Messages that may wait in the broker, for all subscribers together; beyond it the broker drops, which the ledger shows.
+/// At about 1 KiB each they are a great part of what a run beyond the machine's power may take of memory.
+const WAITING: usize = 50_000;
 
-/// Messages that may wait for a subscriber that is slow or away; beyond it the broker drops, which the ledger shows.
-/// At about 1 KiB each it is the greater part of what a run beyond the machine's power may take of memory.
-const QUEUED_PER_CLIENT: usize = 50_000;
+/// Deliveries that may await acknowledgement, of all subscribers together: far above what one read holds, so that the
+/// broker's window is not what a run measures; the broker goes through a subscriber's with every acknowledgement.
+const OUTBOUND_IN_FLIGHT: u16 = 10_000;
 
 /// How long the broker gets to close its connections.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -32,12 +32,12 @@ pub struct Broker {
 pub struct Error(String);
 
 impl Broker {
-    /// Starts it and waits until it listens.
-    pub async fn start() -> Result<Broker, Error> {
+    /// Starts it and waits until it listens. That many subscribers share what may wait in it.
+    pub async fn start(subscribers: u16) -> Result<Broker, Error> {
         let (sender, receiver) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("broker".to_owned())
-            .spawn(move || serve(sender))
+            .spawn(move || serve(config(subscribers), sender))
             .map_err(|error| Error(error.to_string()))?;
         let (address, shutdown) = receiver.await.map_err(|_| Error("it ended at once".to_owned()))??;
         Ok(Broker {
@@ -65,7 +65,7 @@ impl Drop for Broker {
 
 type Started = Result<(SocketAddr, BrokerShutdownHandle), Error>;
 
-fn serve(started: oneshot::Sender<Started>) {
+fn serve(config: BrokerConfig, started: oneshot::Sender<Started>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("broker")
@@ -78,12 +78,12 @@ fn serve(started: oneshot::Sender<Started>) {
             return;
         }
     };
-    runtime.block_on(run(started));
+    runtime.block_on(run(config, started));
     runtime.shutdown_timeout(SHUTDOWN);
 }
 
-async fn run(started: oneshot::Sender<Started>) {
-    let mut broker = match MqttBroker::with_config(config()).await {
+async fn run(config: BrokerConfig, started: oneshot::Sender<Started>) {
+    let mut broker = match MqttBroker::with_config(config).await {
         Ok(broker) => broker,
         Err(error) => {
             let _ = started.send(Err(Error(error.to_string())));
@@ -100,16 +100,17 @@ async fn run(started: oneshot::Sender<Started>) {
     }
 }
 
-fn config() -> BrokerConfig {
+fn config(subscribers: u16) -> BrokerConfig {
+    let share = subscribers.clamp(1, 100);
     BrokerConfig {
         bind_addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         max_clients: 1_000_000,
-        max_outbound_inflight: OUTBOUND_IN_FLIGHT,
+        max_outbound_inflight: OUTBOUND_IN_FLIGHT / share,
         sys_topics_enabled: false,
         storage_config: StorageConfig::default()
             .with_backend(StorageBackend::Memory)
             .with_persistence(false)
-            .with_max_queued_messages_per_client(QUEUED_PER_CLIENT),
+            .with_max_queued_messages_per_client(WAITING / usize::from(share)),
         ..BrokerConfig::default()
     }
 }

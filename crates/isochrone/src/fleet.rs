@@ -32,7 +32,9 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     let broker = if source.is_set("broker") {
         None
     } else {
-        Some(Broker::start().await?)
+        // The consumer has one session a partition.
+        let devices = u16::try_from(all.producer.devices).unwrap_or(u16::MAX);
+        Some(Broker::start(devices.min(all.common.partitions)).await?)
     };
     if let Some(broker) = &broker {
         all.producer.broker = broker.url();

@@ -34,6 +34,11 @@ impl Emulated {
             if full {
                 self.account.unsent(due);
             } else {
+                if self.queue.len() == self.queue.capacity() {
+                    // By a quarter, not by the whole: long queues of many devices are most of an overload's memory.
+                    let more = (self.queue.len() / 4).max(4).min(self.limits.queue - self.queue.len());
+                    self.queue.reserve_exact(more);
+                }
                 self.queue.push_back(Place {
                     due,
                     due_monotonic,
