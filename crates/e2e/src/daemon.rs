@@ -117,6 +117,21 @@ impl Site {
     }
 }
 
+/// Waits until one of them holds a response topic; which.
+pub fn holder(consumers: &[Process], deadline: Duration) -> usize {
+    let ports: Vec<_> = consumers.iter().map(|consumer| ready(consumer, deadline)).collect();
+    let holds = |port: &u16| {
+        let page = get(*port, "/metrics").unwrap_or_default();
+        page.lines().any(|line| {
+            let claims = line.strip_prefix("isochrone_consumer_claims ");
+            claims
+                .and_then(|claims| claims.parse().ok())
+                .is_some_and(|claims: f64| claims > 0.0)
+        })
+    };
+    wait::until_some("a holder", deadline, || ports.iter().position(holds))
+}
+
 /// Waits until the daemon's page answers 200 on `/readyz`, and gives its port (from the log line that names it).
 pub fn ready(process: &Process, deadline: Duration) -> u16 {
     let port = listening(process, deadline);

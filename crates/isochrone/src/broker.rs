@@ -101,6 +101,7 @@ async fn run(config: BrokerConfig, started: oneshot::Sender<Started>) {
 }
 
 fn config(subscribers: u16) -> BrokerConfig {
+    // Of more than a hundred, few have much waiting at a time.
     let share = subscribers.clamp(1, 100);
     BrokerConfig {
         bind_addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],

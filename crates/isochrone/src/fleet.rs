@@ -32,9 +32,12 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     let broker = if source.is_set("broker") {
         None
     } else {
-        // The consumer has one session a partition.
-        let devices = u16::try_from(all.producer.devices).unwrap_or(u16::MAX);
-        Some(Broker::start(devices.min(all.common.partitions)).await?)
+        // The consumer has one session a partition, and devices may share a response topic.
+        let topics = match all.producer.response_topic {
+            Some(_) => 1,
+            None => u16::try_from(all.producer.devices).unwrap_or(u16::MAX),
+        };
+        Some(Broker::start(topics.min(all.common.partitions)).await?)
     };
     if let Some(broker) = &broker {
         all.producer.broker = broker.url();

@@ -155,24 +155,34 @@ impl Plotter {
                 serving.record = record.clone();
             } else if self.finished.contains(&record.run) {
                 continue;
-            } else if !self.has_work(record).await? {
-                self.finished.insert(record.run.clone());
-                continue;
             } else if self.may_serve(record)? {
+                if !self.has_work(record).await? {
+                    self.finished.insert(record.run.clone());
+                    continue;
+                }
                 let serving = Serving::join(&self.context, record.clone()).await?;
                 self.servings.insert(record.run.clone(), serving);
             }
             self.describe(record);
         }
         let second = self.complete_second();
+        let mut rejected = None;
         for run in self.servings.keys().cloned().collect::<Vec<_>>() {
             // Purged, or closed by whoever saw first that nothing is left to do.
-            if records.get(&run).is_none_or(|record| record.state == RunState::Closed) {
-                self.end(&run, records.contains_key(&run)).await?;
+            let done = if records.get(&run).is_none_or(|record| record.state == RunState::Closed) {
+                self.end(&run, records.contains_key(&run)).await
             } else if let Some(serving) = self.servings.get_mut(&run) {
-                serving.round(&self.desk, second).await?;
+                serving.round(&self.desk, second).await
+            } else {
+                Ok(())
+            };
+            match done {
+                // One run that is corrupt holds up no other.
+                Err(error) if error.fate() == Fate::Reject => rejected = rejected.or(Some(error)),
+                done => done?,
             }
         }
+        rejected.map_or(Ok(()), Err)?;
         // Only now is it known to work (again).
         if std::mem::take(&mut self.away) {
             info!("the store answers again");

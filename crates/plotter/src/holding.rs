@@ -355,7 +355,7 @@ impl Holding {
         Ok(())
     }
 
-    /// Gives the partition of a closed run up for good: no sink is behind.
+    /// Gives the partition of a closed run up for good: it is done.
     pub async fn retire(&mut self, desk: &Desk) -> Result<(), Error> {
         self.save(desk).await?;
         desk.store

@@ -135,13 +135,17 @@ impl Progress {
         }
     }
 
+    /// Whether all of the cuts that there are has been read.
+    pub fn is_caught_up(&self) -> bool {
+        self.newest.is_none_or(|newest| self.read_to >= newest.last)
+    }
+
     /// The next cut: what waits of seconds up to `second`. `None` when that is nothing, and while what the newest cut
     /// left over has not been read again: it belongs to the next one.
     pub fn propose(&mut self, second: Second) -> Option<Proposal> {
         // Bounds never fall, also when the reference clock did.
         let second = self.newest.map_or(second, |newest| second.max(newest.second));
-        let caught_up = self.newest.is_none_or(|newest| self.read_to >= newest.last);
-        if !caught_up || !self.waiting.iter().any(|entry| entry.entry.second <= second) {
+        if !self.is_caught_up() || !self.waiting.iter().any(|entry| entry.entry.second <= second) {
             return None;
         }
         let (entries, waiting) = self.waiting.drain(..).partition(|entry| entry.entry.second <= second);

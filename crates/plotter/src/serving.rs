@@ -165,11 +165,8 @@ impl Serving {
                 load: if holding.has_data() { Load::Data } else { Load::Empty },
             })
             .collect();
-        // What is done in a closed run stays where it is shown.
-        if self.record.state != RunState::Closed {
-            for partition in surplus(&held, share) {
-                self.let_go(desk, partition).await?;
-            }
+        for partition in surplus(&held, share) {
+            self.let_go(desk, partition).await?;
         }
         if self.holdings.len() < share {
             self.take_free(desk, share).await?;
@@ -233,11 +230,7 @@ impl Serving {
     /// Gives the partition of a closed run up for good. One that a sink has not had all of goes to whoever still serves the
     /// run.
     async fn retire(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
-        let Some(holding) = self
-            .holdings
-            .get_mut(&partition)
-            .filter(|holding| !holding.is_behind(desk))
-        else {
+        let Some(holding) = self.holdings.get_mut(&partition).filter(|holding| holding.is_done()) else {
             return self.let_go(desk, partition).await;
         };
         let retired = holding.retire(desk).await;
@@ -305,8 +298,8 @@ impl Serving {
         }
     }
 
-    /// One round in a closed run: cuts all there is and gives sinks what they have not had. True when it may be left: every
-    /// sink has had all of this plotter's share, or was waited for long enough.
+    /// One round in a closed run: cuts all there is and gives sinks what they have not had. True when it may be left: nothing
+    /// is left to do in it, also not for other plotters, whose share comes here when they die; or it was waited long enough.
     pub async fn end(&mut self, desk: &Desk, patience: Duration) -> Result<bool, Error> {
         let since = *self.ends_since.get_or_insert_with(Instant::now);
         self.heed_events(desk).await?;
@@ -316,10 +309,18 @@ impl Serving {
                 let done = holding.finish(desk).await;
                 self.unless_lost(desk, partition, done)?;
             }
+            if self.holdings.get(&partition).is_some_and(Holding::is_done) {
+                self.retire(desk, partition).await?;
+            }
         }
-        let behind = self.holdings.values().any(|holding| holding.is_behind(desk));
-        let whole = desk.store.holders(self.run(), &self.partitions()).await?.len() == self.partitions().len();
-        Ok(whole && !behind || since.elapsed() >= patience)
+        let holders = desk.store.holders(self.run(), &self.partitions()).await?;
+        let is_over = |(partition, holder): &(Partition, Holder)| match self.holdings.get(partition) {
+            // What is left is for a sink of another plotter.
+            Some(holding) => !holding.is_behind(desk),
+            None => *holder == Holder::Finished,
+        };
+        let over = holders.len() == self.partitions().len() && holders.iter().all(is_over);
+        Ok(over || since.elapsed() >= patience)
     }
 
     /// Whether the run was closed a moment ago, so that people wait for its last figures.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use isochrone_e2e::{
-    daemon::{Site, command, ready},
+    daemon::{Site, command, holder, ready},
     process::Process,
     report::{assert_whole, closed, ledger, read},
     servers::{Redis, free_port},
@@ -53,10 +53,7 @@ fn a_killed_consumer_leaves_unrecorded_at_most() {
     let mut producer = site.daemon("producer", &settings);
     ready(&producer, START);
     pause(Duration::from_secs(3));
-    let victim = consumers
-        .iter()
-        .position(|consumer| !consumer.stderr().contains("idle"))
-        .expect("a holder");
+    let victim = holder(&consumers, START);
     consumers[victim].kill();
     assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
     let (report, code) = closed(&site, None);
@@ -95,10 +92,7 @@ fn a_killed_consumer_loses_nothing_with_stored_acks() {
     let mut producer = site.daemon("producer", &settings);
     ready(&producer, START);
     pause(Duration::from_secs(3));
-    let victim = consumers
-        .iter()
-        .position(|consumer| !consumer.stderr().contains("idle"))
-        .expect("a holder");
+    let victim = holder(&consumers, START);
     consumers[victim].kill();
     assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
     let (report, code) = closed(&site, None);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use isochrone_e2e::{
-    daemon::{Site, listening, ready},
+    daemon::{Site, holder, listening, ready},
     report::{assert_whole, closed},
     servers::free_port,
     wait,
@@ -60,12 +60,7 @@ fn the_first_signal_ends_the_work_cleanly() {
     let mut consumers = site.daemons("consumer", 2, &[]);
     let mut producer = site.daemon("producer", &[("ISOCHRONE_RATE", "100"), ("ISOCHRONE_QOS", "1")]);
     ready(&producer, START);
-    let holder = wait::until_some("a holder", START, || {
-        let idle = consumers
-            .iter()
-            .position(|consumer| consumer.stderr().contains("idle"))?;
-        Some(1 - idle)
-    });
+    let holder = holder(&consumers, START);
     assert_eq!(consumers[holder].stop(START), 0, "{}", consumers[holder].stderr());
     assert_eq!(plotters[0].stop(START), 0, "{}", plotters[0].stderr());
     let begun = wait::now();

@@ -51,6 +51,9 @@ impl Holding {
     }
 
     async fn offer_cuts(&mut self, desk: &Desk, runner: &Runner) -> Result<(), Error> {
+        if !self.progress.is_caught_up() {
+            return Ok(());
+        }
         let name = runner.name();
         loop {
             let had = self.account(name).had();
@@ -157,7 +160,13 @@ impl Holding {
             .any(|account| account.passed() < account.offered())
     }
 
-    /// Whether a sink has not had the newest cut yet.
+    /// Whether nothing is left to do here: all is cut, and every sink, those of other plotters included, has had it.
+    pub fn is_done(&self) -> bool {
+        let newest = self.progress.newest();
+        !self.has_waiting() && self.accounts.values().all(|account| account.passed() >= newest)
+    }
+
+    /// Whether a sink of this plotter has not had the newest cut yet.
     pub fn is_behind(&self, desk: &Desk) -> bool {
         let newest = self.progress.newest();
         let passed = |name: &str| self.accounts.get(name).map_or(0, Account::passed);

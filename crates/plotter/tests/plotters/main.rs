@@ -129,6 +129,44 @@ async fn end_together(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
     }
 }
 
+/// What a sink of another plotter has not had is not finished, and in a closed run, too, the share of a dead plotter comes to
+/// the one that lives.
+async fn leaves_what_others_have_to_do(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
+    let mut world = World::new(store, clock, DEVICES).await;
+    world.owe("elsewhere").await;
+    let (first, second) = (world.plotter(), world.plotter());
+    let (half, all) = (usize::from(PARTITIONS) / 2, usize::from(PARTITIONS));
+    let mut seen = BTreeMap::new();
+    work_until(&mut world, &[&first, &second], &mut seen, "both to hold half", |held| {
+        held == [half; 2]
+    })
+    .await;
+    world.end().await;
+    for state in [RunState::Draining, RunState::Closed] {
+        world.store.advance_run(&world.run, state).await.unwrap();
+    }
+    second.kill().await;
+    let inherited = Deadline::new("the dead one's share to come to the other");
+    while world.holders().await != BTreeMap::from([(first.daemon, all)]) {
+        inherited.moment().await;
+    }
+    first.finish().await;
+    assert!(world.all_holders().await.is_empty(), "another plotter can take them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_have_to_do_in_memory() {
+    let clock = SystemClock::alone(None);
+    let store = MemoryStore::new(clock.clone());
+    leaves_what_others_have_to_do(store, clock).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_have_to_do_on_redis() {
+    let server = Server::start().await;
+    leaves_what_others_have_to_do(server.store(), SystemClock::alone(None)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_end_in_memory() {
     let clock = SystemClock::alone(None);
