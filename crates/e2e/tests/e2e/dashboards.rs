@@ -127,6 +127,10 @@ fn dashboards_are_whole() {
 fn every_query_returns_data() {
     let mut run = Troubled::start();
     let prometheus = Prometheus::shipped(&run.ports());
+    // What has counted before it was first seen has not increased.
+    wait::until_equal("consumers scraped", Some(5.0), PATIENCE, || {
+        prometheus.query("count(isochrone_consumer_takeovers_total)")
+    });
     run.happen();
     run.write_backwards();
 
