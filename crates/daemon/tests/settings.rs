@@ -584,6 +584,7 @@ fn user_parts_of_urls_are_hidden() {
         ("redis://u:p@h:1,redis://:q@i:2", "redis://***@h:1,redis://***@i:2"),
         ("redis://u:p/w@x@h", "redis://***@h"),
         ("redis://u:p?a,b@h", "redis://***@h"),
+        ("u:p@h:1", "***@h:1"),
         ("plain text @ home", "plain text @ home"),
     ];
     for (text, shown) in table {

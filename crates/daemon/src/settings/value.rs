@@ -234,8 +234,16 @@ impl Value for Vec<Objective> {
     }
 }
 
-/// Hides what stands between `//` and `@` in anything that looks like a URL: user, password.
+/// Hides what stands between `//` and `@` in anything that looks like a URL, also one whose scheme was forgotten: user,
+/// password.
 pub fn without_user(text: &str) -> String {
+    if let Some((user, host)) = text.rsplit_once('@')
+        && !text.contains("://")
+        && user.contains(':')
+        && !user.contains(char::is_whitespace)
+    {
+        return format!("***@{host}");
+    }
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("://") {
