@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::{
     process::Process,
-    servers::{Mosquitto, Redis, get},
+    servers::{Mosquitto, Redis, get, sum},
     wait,
 };
 
@@ -120,16 +120,11 @@ impl Site {
 /// Waits until one of them holds a response topic; which.
 pub fn holder(consumers: &[Process], deadline: Duration) -> usize {
     let ports: Vec<_> = consumers.iter().map(|consumer| ready(consumer, deadline)).collect();
-    let holds = |port: &u16| {
-        let page = get(*port, "/metrics").unwrap_or_default();
-        page.lines().any(|line| {
-            let claims = line.strip_prefix("isochrone_consumer_claims ");
-            claims
-                .and_then(|claims| claims.parse().ok())
-                .is_some_and(|claims: f64| claims > 0.0)
-        })
-    };
-    wait::until_some("a holder", deadline, || ports.iter().position(holds))
+    wait::until_some("a holder", deadline, || {
+        ports
+            .iter()
+            .position(|port| sum(*port, "isochrone_consumer_claims") > 0.0)
+    })
 }
 
 /// Waits until the daemon's page answers 200 on `/readyz`, and gives its port (from the log line that names it).

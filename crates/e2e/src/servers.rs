@@ -422,3 +422,15 @@ pub fn promtool(page: &str) -> String {
         .trim()
         .to_owned()
 }
+
+/// The sum of all series of a metric on a daemon's page; 0 when it has none.
+pub fn sum(port: u16, metric: &str) -> f64 {
+    let page = get(port, "/metrics").unwrap_or_default();
+    let series = page.lines().filter(|line| {
+        line.strip_prefix(metric)
+            .is_some_and(|rest| rest.starts_with([' ', '{']))
+    });
+    series
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}

@@ -51,6 +51,11 @@ pub fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, deadline: Dura
     }
 }
 
+/// Lets `duration` pass: a fault that is to last, work that is to go on.
+pub fn pause(duration: Duration) {
+    sleep(duration);
+}
+
 /// The test's own clock.
 #[expect(clippy::disallowed_methods, reason = "deadlines of tests")]
 pub fn now() -> Instant {

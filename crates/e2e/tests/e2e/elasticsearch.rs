@@ -8,7 +8,7 @@ use isochrone_e2e::{
     process::Process,
     report::{assert_whole, closed, ledger},
     servers::{Elasticsearch, get},
-    wait,
+    wait::{self, pause},
 };
 use serde_json::{Value, json};
 
@@ -17,11 +17,6 @@ const END: Duration = Duration::from_secs(180);
 
 const SAMPLES: &str = "isochrone-samples-*";
 const WINDOWS: &str = "isochrone-windows-*";
-
-fn pause(duration: Duration) {
-    let begun = wait::now();
-    wait::until("a fault to last", duration + START, || begun.elapsed() >= duration);
-}
 
 fn producers(site: &Site, count: usize, duration: &str) -> Vec<Process> {
     let settings = [

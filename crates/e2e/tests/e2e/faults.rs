@@ -7,18 +7,13 @@ use isochrone_e2e::{
     process::Process,
     report::{assert_whole, closed, ledger, read},
     servers::{Redis, free_port},
-    wait,
+    wait::{self, pause},
 };
 use rustix::process::Signal;
 use serde_json::Value;
 
 const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(120);
-
-fn pause(duration: Duration) {
-    let begun = wait::now();
-    wait::until("a fault to last", duration + START, || begun.elapsed() >= duration);
-}
 
 fn invalid_seconds(report: &Value) -> u64 {
     let seconds = report["seconds"].as_object().expect("seconds");

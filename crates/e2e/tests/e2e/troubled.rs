@@ -7,8 +7,8 @@ use isochrone_e2e::{
     process::Process,
     proxy::{Plan, Proxy},
     report::closed,
-    servers::{Elasticsearch, get},
-    wait,
+    servers::{Elasticsearch, sum},
+    wait::{self, pause},
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -132,21 +132,4 @@ impl Troubled {
         }
         closed(&self.site, Some(RUN)).0
     }
-}
-
-fn pause(duration: Duration) {
-    let begun = wait::now();
-    wait::until("a fault to last", duration + START, || begun.elapsed() >= duration);
-}
-
-/// All series of a metric on a daemon's page.
-fn sum(port: u16, metric: &str) -> f64 {
-    let page = get(port, "/metrics").unwrap_or_default();
-    let series = page.lines().filter(|line| {
-        line.strip_prefix(metric)
-            .is_some_and(|rest| rest.starts_with([' ', '{']))
-    });
-    series
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
 }
