@@ -143,6 +143,7 @@ impl Run {
         if *closed.borrow() {
             self.pool.tell_all(|| Command::Dismiss { run: run.clone() }).await;
             tracing::info!(%run, "the run is closed");
+            self.sign_off(&hold, "left the closed run").await;
         } else {
             self.give_back(&hold, &mut events, ordinal).await;
         }
@@ -260,18 +261,24 @@ impl Run {
                 () = hold.stop.aborting() => return,
             }
         }
-        let (store, daemon) = (self.context.store.clone(), self.context.daemon);
+        self.sign_off(hold, "gave everything back").await;
+    }
+
+    /// The leases of partitions in which nothing is held any more, then the place in the roster, end in order. A consumer
+    /// without this last word counts as vanished.
+    async fn sign_off(&self, hold: &Hold, done: &str) {
+        let (store, daemon, run) = (&self.context.store, self.context.daemon, &hold.run);
         let partitions = hold.keeper.partitions();
         let last = async {
             for partition in partitions {
                 hold.keeper.remove(partition);
-                store.release(&run, partition, daemon).await?;
+                store.release(run, partition, daemon).await?;
             }
-            store.discharge(&run, daemon).await
+            store.discharge(run, daemon).await
         };
         tokio::select! {
             last = last => match last {
-                Ok(()) => tracing::info!(%run, "gave everything back"),
+                Ok(()) => tracing::info!(%run, "{done}"),
                 Err(problem) => tracing::warn!(%run, "failed to {problem}; the leases run out by themselves"),
             },
             () = hold.stop.aborting() => {}

@@ -7,7 +7,7 @@ use isochrone_model::{
     id::{DaemonId, Partition, Topic},
     row::ReceiptRow,
 };
-use isochrone_store::types::{EntryId, EntryKind, TopicStatus};
+use isochrone_store::types::{EntryId, EntryKind, RunState, TopicStatus};
 
 use crate::{device::Hand, site::Site};
 
@@ -270,6 +270,31 @@ async fn partitions_change_hands_for_fairness() {
         assert_eq!(stored, 60);
     }
     first.finish().await;
+}
+
+/// A consumer that serves every run leaves a closed one in order: its place in the roster is ended, and never counts as
+/// vanished though the consumer lives on without renewing it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_run_is_left() {
+    let site = Site::real("left", "topic").await;
+    let consumer = site.consumer(&[("ISOCHRONE_RUN", "")]);
+    let mut device = site.device("t/1", 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(10).await;
+    device.end(&site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    site.store.discharge(&site.run, site.producer).await.unwrap();
+    for state in [RunState::Draining, RunState::Closed] {
+        assert!(site.store.advance_run(&site.run, state).await.unwrap(), "{state:?}");
+    }
+    site.wait("the consumer's place to end", async || {
+        let roster = site.store.roster(&site.run).await.unwrap();
+        roster
+            .iter()
+            .any(|member| member.daemon == consumer.daemon && member.ended)
+    })
+    .await;
+    consumer.finish().await;
 }
 
 /// A consumer without a limit, as in the all-in-one, hears every topic over few connections.
