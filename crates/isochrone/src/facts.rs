@@ -48,11 +48,10 @@ fn add_partition(facts: &mut RunFacts, partition: Partition, snapshot: Partition
         cause,
     };
     add_sinks(facts, &snapshot);
-    let fields = snapshot
-        .cumulative
-        .into_iter()
-        .map(|(name, value)| (name, value.to_vec()))
-        .collect();
+    // Topics have histograms of their own: much to read where nobody asks for them.
+    let wanted = |name: &str| facts.per_topic || !Totals::is_of_topic(name);
+    let fields = snapshot.cumulative.into_iter().filter(|(name, _)| wanted(name));
+    let fields = fields.map(|(name, value)| (name, value.to_vec())).collect();
     let mut totals = Totals::load(fields).map_err(|error| corrupt("cumulative", error.to_string()))?;
     for state in &snapshot.devices {
         totals.know_device(&state.device);

@@ -6,7 +6,7 @@ use isochrone_daemon::{
     Cause, Context, Health, Metrics, Shared, Stop, chassis,
     clock::discipline,
     page,
-    settings::{All, Source},
+    settings::{All, ProducerSettings, Source},
 };
 use isochrone_model::report::RunFacts;
 use isochrone_store::types::{OpenRun, Role, RunRecord};
@@ -24,6 +24,15 @@ use crate::{
 /// What the end of a run may take beside the drain: last cuts, and a large fleet's disconnects.
 const SETTLE: Duration = Duration::from_secs(60);
 
+/// Places that may wait to be sent, and messages that may await the embedded broker's acknowledgement, of all devices
+/// together: one process holds the whole fleet, and load beyond the machine's power must not take memory by the device.
+const QUEUED: usize = 200_000;
+const IN_FLIGHT: usize = 20_000;
+
+/// What a device gets of them at least.
+const QUEUED_AT_LEAST: usize = 1_000;
+const IN_FLIGHT_AT_LEAST: usize = 20;
+
 /// Runs the fleet and prints the report; gives the exit code.
 ///
 /// # Errors
@@ -39,6 +48,7 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         };
         Some(Broker::start(topics.min(all.common.partitions)).await?)
     };
+    share(&mut all.producer, source);
     if let Some(broker) = &broker {
         all.producer.broker = broker.url();
     }
@@ -121,6 +131,18 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
                 Cause::Interrupted | Cause::Asked => Ok(chassis::INTERRUPTED),
             }
         }
+    }
+}
+
+/// Gives each device its share of what all may hold, where the setting does not say how much.
+fn share(producer: &mut ProducerSettings, source: &Source) {
+    let devices = producer.devices.max(1) as usize;
+    if !source.is_set("queue") {
+        producer.queue = (QUEUED / devices).clamp(QUEUED_AT_LEAST, producer.queue);
+    }
+    if !source.is_set("in_flight") && !source.is_set("broker") {
+        let most = producer.in_flight();
+        producer.in_flight = Some((IN_FLIGHT / devices).clamp(IN_FLIGHT_AT_LEAST.min(most), most));
     }
 }
 

@@ -51,6 +51,9 @@ pub enum CutEntry {
     },
 }
 
+/// How the names of fields about one topic begin in the cumulative hash.
+const TOPIC_FIELD: &str = "t:";
+
 /// Epoch → registration, as far as it is known.
 pub type Devices = HashMap<Epoch, Device>;
 
@@ -232,7 +235,7 @@ impl Totals {
         for topic in std::mem::take(&mut self.changed_topics) {
             let totals = self.topics.get(&topic).cloned().unwrap_or_default();
             let firsts = self.firsts.get(&topic).cloned().unwrap_or_default();
-            fields.push((format!("t:{topic}"), codec::topic(&totals, &firsts)));
+            fields.push((format!("{TOPIC_FIELD}{topic}"), codec::topic(&totals, &firsts)));
         }
         if std::mem::take(&mut self.run_changed) {
             fields.push(("run".to_owned(), codec::run(&self.run)));
@@ -242,8 +245,13 @@ impl Totals {
         fields
     }
 
+    /// Whether a field is about one topic alone: without such fields [`load`](Totals::load) gives the run's figures and no topics.
+    pub fn is_of_topic(field: &str) -> bool {
+        field.starts_with(TOPIC_FIELD)
+    }
+
     fn load_field(&mut self, field: &str, bytes: &[u8]) -> Option<()> {
-        if let Some(topic) = field.strip_prefix("t:") {
+        if let Some(topic) = field.strip_prefix(TOPIC_FIELD) {
             let (totals, firsts) = codec::load_topic(bytes)?;
             self.topics.insert(topic.into(), totals);
             self.firsts.insert(topic.into(), firsts);
