@@ -171,7 +171,9 @@ fn command() -> Command {
         .subcommand(
             Command::new("samples").about("The samples of a response topic (--topic) that are still in the store"),
         )
-        .subcommand(Command::new("purge").about("Delete a run from the store, and its sessions from the broker"))
+        .subcommand(
+            Command::new("purge").about("Delete a run (--run) from the store, and its sessions from the broker"),
+        )
         .subcommand(Command::new("doctor").about("Check what a run stands on: settings, store, broker, clock, limits"))
         .subcommand(
             Command::new("health").about("Ask the daemon on this host (at --listen) for its health; for containers"),

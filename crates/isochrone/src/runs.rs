@@ -34,6 +34,29 @@ pub async fn choose(store: &dyn Store, name: Option<&RunName>) -> Result<RunReco
     found.ok_or_else(unknown)
 }
 
+/// Runs named where one must be chosen; a store may know hundreds.
+const NAMED: usize = 10;
+
+/// Which runs could have been named, in one line, for what may not choose by itself.
+///
+/// # Errors
+/// The store's.
+pub async fn candidates(store: &dyn Store) -> Result<String, Error> {
+    let runs = store.runs().await?;
+    let mut named: Vec<_> = runs
+        .iter()
+        .take(NAMED)
+        .map(|run| format!("{} ({})", run.run, run.state.as_str()))
+        .collect();
+    if runs.len() > NAMED {
+        named.push(format!("and {} more", runs.len() - NAMED));
+    }
+    if named.is_empty() {
+        return Ok("there is no run".to_owned());
+    }
+    Ok(format!("there are, newest first: {}", named.join(", ")))
+}
+
 /// All runs, newest first.
 ///
 /// # Errors

@@ -48,6 +48,12 @@ pub async fn perform(invocation: &Invocation, all: All) -> Result<u8, Box<dyn Er
         }
         Task::Purge => {
             let store = open(&all)?;
+            // What is purged is gone: never a run that nobody named.
+            if all.common.run.is_none() {
+                let candidates = runs::candidates(&*store).await?;
+                eprintln!("isochrone: purge needs the run's name, --run or ISOCHRONE_RUN; {candidates}");
+                return Ok(chassis::BAD_SETTINGS);
+            }
             let run = runs::choose(&*store, all.common.run.as_ref()).await?;
             print(&purge::purge(&*store, &run, &all).await?);
         }

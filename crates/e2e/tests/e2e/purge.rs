@@ -95,3 +95,32 @@ fn a_silent_broker_does_not_hold_a_purge_up() {
     let runs = site.isochrone(&["runs"]);
     assert!(!String::from_utf8_lossy(&runs.stdout).contains("crashed"));
 }
+
+/// Without a name nothing is purged, and the line that says so has the runs to choose from, newest first.
+#[test]
+fn a_run_that_nobody_named_stays() {
+    let site = Site::start(&[]);
+    let said = |output: &std::process::Output| {
+        let both = [&output.stdout[..], &output.stderr[..]].concat();
+        String::from_utf8_lossy(&both).into_owned()
+    };
+    let unnamed = site.isochrone(&["purge"]);
+    assert_eq!(unnamed.status.code(), Some(2), "{}", said(&unnamed));
+    assert!(said(&unnamed).contains("there is no run"), "{}", said(&unnamed));
+    let mut producers = Vec::new();
+    for run in ["older", "newer"] {
+        producers.push(site.daemon("producer", &[("ISOCHRONE_RUN", run)]));
+        wait::until("the run", START, || said(&site.isochrone(&["runs"])).contains(run));
+    }
+    let unnamed = site.isochrone(&["purge"]);
+    assert_eq!(
+        (unnamed.status.code(), said(&unnamed).trim()),
+        (
+            Some(2),
+            "isochrone: purge needs the run's name, --run or ISOCHRONE_RUN; \
+             there are, newest first: newer (open), older (open)"
+        )
+    );
+    let runs = said(&site.isochrone(&["runs"]));
+    assert!(runs.contains("older") && runs.contains("newer"), "{runs}");
+}
