@@ -65,6 +65,9 @@ const DEFAULTS: [(&str, &str); 5] = [
 /// Without a store of its own there would be nothing to report on, so this is the main job's default alone.
 const EMBEDDED_STORE: (&str, &str) = ("redis_url", "memory:");
 
+/// What this process has of its own unless one is named: whatever the daemons' defaults are, this is what is shown.
+pub const EMBEDDED: [&str; 2] = ["broker", "redis_url"];
+
 const ABOUT: &str = "Loads a messaging system with a fleet of devices and measures how late every message arrives, and \
 where lost ones went.";
 
@@ -128,10 +131,11 @@ impl Invocation {
 /// Every setting, and for those that may be read from a file the flag that names it.
 fn flags() -> impl Iterator<Item = (String, String)> {
     declarations().iter().flat_map(|declaration| {
-        let default = DEFAULTS
-            .iter()
+        let own = DEFAULTS.into_iter().chain(EMBEDDED.map(|field| (field, "embedded")));
+        let default = own
+            .into_iter()
             .find(|(field, _)| *field == declaration.field)
-            .map(|(_, text)| *text);
+            .map(|(_, text)| text);
         let default = default.or(declaration.default).filter(|text| !text.is_empty());
         let default = default.map_or_else(String::new, |text| format!(" [default: {text}]"));
         let own = (declaration.field.to_owned(), format!("{}{default}", declaration.help));
@@ -224,6 +228,10 @@ mod tests {
             assert!(help.contains(&declaration.help), "{}: {help}", declaration.field);
         }
         assert!(help.contains("[default: {{producer}}-{{n}}]"), "{help}");
+        assert!(
+            help.matches("[default: embedded]").count() == 2 && !help.contains("[default: mqtt:"),
+            "{help}"
+        );
     }
 
     /// A flag reaches the settings, whichever side of the command it stands on.

@@ -3,7 +3,10 @@
 use std::{error::Error, io::Write, sync::Arc};
 
 use isochrone_daemon::{
-    Context, Health, Metrics, Shared, Stop, chassis, clock::discipline, settings::All, warden::Warden,
+    Context, Health, Metrics, Shared, Stop, chassis,
+    clock::discipline,
+    settings::{All, Effective, declarations},
+    warden::Warden,
 };
 use isochrone_model::{
     id::Topic,
@@ -12,7 +15,7 @@ use isochrone_model::{
 use isochrone_store::{Store, types::Role};
 
 use crate::{
-    cli::{Format, Invocation, Task},
+    cli::{EMBEDDED, Format, Invocation, Task},
     doctor, facts, fleet, health, purge, runs, samples, svg, text,
 };
 
@@ -28,7 +31,7 @@ pub async fn perform(invocation: &Invocation, all: All) -> Result<u8, Box<dyn Er
     };
     match &invocation.task {
         Task::Run => return fleet::run(all, &invocation.source, format, wanted).await,
-        Task::Check => all.effective.iter().for_each(|one| print(&one.to_string())),
+        Task::Check => all.effective.iter().for_each(|one| print(&shown(one))),
         Task::Doctor => {
             let (findings, well) = doctor::examine(&all, format).await?;
             print(&findings);
@@ -111,6 +114,17 @@ pub fn conclude(facts: &RunFacts, format: Format) -> u8 {
 
 fn open(all: &All) -> Result<Arc<dyn Store>, isochrone_store::Error> {
     Ok(chassis::open_store(&all.common)?.1)
+}
+
+/// One setting as it will be used: broker and store are this process's own unless somebody names others.
+fn shown(one: &Effective) -> String {
+    let own = declarations()
+        .iter()
+        .any(|declaration| EMBEDDED.contains(&declaration.field) && declaration.variable() == one.variable);
+    if own && one.origin == "default" {
+        return format!("{} is not set: embedded", one.variable);
+    }
+    one.to_string()
 }
 
 /// To stdout; a reader that went away is no failure.

@@ -109,6 +109,27 @@ fn flags_are_settings() {
     assert!(text.contains("ISOCHRONE_RATE") && text.contains("fast"), "{text}");
 }
 
+/// Broker and store of the all-in-one are its own until one is named; `--check` says so, as `--help` does.
+#[test]
+fn what_is_embedded_is_said() {
+    let (code, text) = run("isochrone", &["--check"], &[]);
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "ISOCHRONE_BROKER is not set: embedded",
+        "ISOCHRONE_REDIS_URL is not set: embedded",
+    ] {
+        assert!(text.lines().any(|one| one == line), "no {line:?} in {text}");
+    }
+    let named = [
+        ("ISOCHRONE_REDIS_URL", "redis://localhost:6379"),
+        ("ISOCHRONE_BROKER", "mqtt://localhost:1883"),
+    ];
+    let (_, text) = run("isochrone", &["--check"], &named);
+    for (name, value) in named {
+        assert!(text.contains(&format!("{name}={value}  (environment)")), "{text}");
+    }
+}
+
 /// A size that a device's name does not fit into is one clear line, once names are known.
 #[test]
 fn a_payload_size_below_a_devices_name_is_said() {
