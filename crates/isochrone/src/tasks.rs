@@ -106,8 +106,8 @@ pub fn conclude(facts: &RunFacts, format: Format) -> u8 {
             unequal.topic, unequal.equation, unequal.left, unequal.right
         );
     }
-    for objective in report.slo.iter().filter(|objective| !objective.met) {
-        eprintln!("isochrone: objective missed: {}", objective.objective);
+    for missed in report.slo.iter().filter(|objective| !objective.met) {
+        eprintln!("isochrone: objective {}", text::objective(missed));
     }
     exit_code(&report)
 }

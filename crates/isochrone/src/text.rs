@@ -3,7 +3,11 @@
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
-use isochrone_model::report::{Latency, LedgerReport, Report};
+use isochrone_model::{
+    quantity::display_share,
+    report::{Latency, LedgerReport, Report, SloReport},
+    slo::Measured,
+};
 
 /// How many lost ranges or unequal equations are listed before the rest is only counted.
 const LISTED: usize = 10;
@@ -288,10 +292,26 @@ fn trust(out: &mut String, report: &Report) {
             let _ = writeln!(out, "event: {at}  {who}{}", event.what);
         }
     }
-    for objective in &report.slo {
-        let met = if objective.met { "met" } else { "MISSED" };
-        let _ = writeln!(out, "objective {}: {met}", objective.objective);
+    for one in &report.slo {
+        let _ = writeln!(out, "objective {}", objective(one));
     }
+}
+
+/// What was asked for, what came of it, and by which figure.
+pub fn objective(objective: &SloReport) -> String {
+    let met = if objective.met { "met" } else { "MISSED" };
+    let found = match objective.measured {
+        Measured::Nanoseconds(ns) => nanos(ns),
+        Measured::Share(share) => display_share(share),
+        Measured::Infinite => "infinite (what never arrived counts)".to_owned(),
+        Measured::Nothing => "nothing measured".to_owned(),
+    };
+    let few = if objective.supported || objective.measured == Measured::Nothing {
+        ""
+    } else {
+        ", of few messages: fewer than 10 lie beyond it"
+    };
+    format!("{}: {met}: {found}{few}", objective.objective)
 }
 
 fn topics(out: &mut String, report: &Report) {
@@ -345,6 +365,39 @@ fn align(table: &mut Table, columns: std::ops::Range<usize>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An objective's line has the figure that was judged, and what makes it doubtful.
+    #[test]
+    fn objectives_say_what_was_measured() {
+        let line = |met, measured: Measured, supported| {
+            objective(&SloReport {
+                objective: "p99<50ms".to_owned(),
+                value: measured.number(),
+                met,
+                supported,
+                measured,
+            })
+        };
+        for (met, measured, supported, text) in [
+            (true, Measured::Nanoseconds(1.234e6), true, "p99<50ms: met: 1.23 ms"),
+            (
+                true,
+                Measured::Nanoseconds(1.234e6),
+                false,
+                "p99<50ms: met: 1.23 ms, of few messages: fewer than 10 lie beyond it",
+            ),
+            (false, Measured::Share(0.0012), true, "p99<50ms: MISSED: 0.12 %"),
+            (
+                false,
+                Measured::Infinite,
+                true,
+                "p99<50ms: MISSED: infinite (what never arrived counts)",
+            ),
+            (false, Measured::Nothing, false, "p99<50ms: MISSED: nothing measured"),
+        ] {
+            assert_eq!(line(met, measured, supported), text);
+        }
+    }
 
     /// Figures keep three digits and the unit that suits them.
     #[test]

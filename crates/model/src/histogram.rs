@@ -14,7 +14,7 @@ mod sparse;
 pub use coarse::Coarse;
 pub use dense::Dense;
 pub use layout::bounds;
-pub use rank::nearest_rank;
+pub use rank::{is_supported, nearest_rank};
 pub use sparse::Histogram;
 
 /// What both kinds of histogram can tell.

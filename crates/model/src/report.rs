@@ -14,7 +14,7 @@ use crate::{
     id::{Epoch, RunName, Topic},
     ledger::{EpochRow, Inequality, SinkRow},
     row::{Connects, Device, ReceiptRow, SendRow},
-    slo::Objective,
+    slo::{Measured, Objective},
     window::Totals,
 };
 
@@ -157,6 +157,11 @@ pub struct SloReport {
     pub value: Option<f64>,
     /// Whether it was met.
     pub met: bool,
+    /// False where fewer than ten messages lie beyond a percentile: it is the run's, and says little of the next.
+    pub supported: bool,
+    /// `value` with what `None` stands for.
+    #[serde(skip)]
+    pub measured: Measured,
 }
 
 /// The ledger's totals.

@@ -1,10 +1,12 @@
 //! Objectives of a run (ISOCHRONE_SLO): `p99<50ms, max(transit)<1s, loss<0.01%`.
 //!
 //! A message that never arrived is infinitely late. It counts among those of which a percentile is taken: with 2 % lost, p99 is infinite.
+//!
+//! What is judged is the run, so a percentile of few messages decides as well, though it says little of other runs: that is told beside it.
 
 mod parse;
 
-use crate::histogram::{Distribution, nearest_rank};
+use crate::histogram::{Distribution, is_supported, nearest_rank};
 
 pub use parse::list;
 
@@ -83,6 +85,8 @@ pub struct Outcome {
     pub value: Measured,
     /// Whether it was met; never without anything measured.
     pub met: bool,
+    /// False where fewer than ten messages lie beyond the percentile.
+    pub supported: bool,
 }
 
 /// The measured side of a comparison.
@@ -124,6 +128,7 @@ impl Objective {
             objective: self.to_string(),
             value,
             met,
+            supported: self.subject.is_supported(evidence),
         }
     }
 }
@@ -139,8 +144,8 @@ impl Subject {
             Subject::Loss => share(missing, evidence.sent),
             Subject::Unsent => share(evidence.unsent, evidence.sent.saturating_add(evidence.unsent)),
             Subject::Percentile(q, measure) => {
-                let (values, infinite) = measure.of(evidence);
-                let rank = nearest_rank(q, values.count().saturating_add(infinite));
+                let (values, _) = measure.of(evidence);
+                let (rank, _) = measure.rank(q, evidence);
                 match values.nth(rank) {
                     Some(value) => Measured::Nanoseconds(value as f64),
                     None if rank == 0 => Measured::Nothing,
@@ -154,9 +159,28 @@ impl Subject {
             },
         }
     }
+
+    /// By the same rule as the percentiles of the report.
+    fn is_supported(self, evidence: &Evidence<'_>) -> bool {
+        match self {
+            Subject::Percentile(q, measure) if q < 1.0 => {
+                let (rank, count) = measure.rank(q, evidence);
+                is_supported(rank, count)
+            }
+            // One value is enough for the rest.
+            _ => true,
+        }
+    }
 }
 
 impl Measure {
+    /// Which of how many a percentile is, with those infinitely late.
+    fn rank(self, q: f64, evidence: &Evidence<'_>) -> (u64, u64) {
+        let (values, infinite) = self.of(evidence);
+        let count = values.count().saturating_add(infinite);
+        (nearest_rank(q, count), count)
+    }
+
     /// The values known, and how many are infinite beside them.
     fn of<'a>(self, evidence: &Evidence<'a>) -> (&'a dyn Distribution, u64) {
         let missing = evidence.lost.saturating_add(evidence.unrecorded);

@@ -127,11 +127,54 @@ fn spellings() {
         "p99(x)<1s",
         "px<1s",
         "loss<200%",
+        "loss<1",
+        "unsent<=5",
         "p-1<1s",
         "pinf<1s",
         ",",
     ] {
         assert!(list(text).unwrap_err().contains("p99<50ms"), "{text}");
+    }
+}
+
+/// A share that would mean everything is one that lacks its sign; below 1 it is what it says.
+#[test]
+fn a_share_without_percent_is_below_one() {
+    for (text, meant) in [
+        ("loss<1", "loss<1%?"),
+        ("loss<=5", "loss<=5%?"),
+        ("unsent < 100", "unsent < 100%?"),
+    ] {
+        let error = list(text).unwrap_err();
+        assert!(error.ends_with(meant), "{error}");
+    }
+    assert_eq!(list("loss<0.5"), list("loss<50%"));
+    assert_eq!(list("loss<=100%").unwrap().len(), 1);
+}
+
+/// A percentile decides however few messages there were, and says when they were few: by the rule of the report's table.
+#[test]
+fn few_messages() {
+    let nothing = Histogram::default();
+    for (n, objective_of, supported) in [
+        (1_000, "p99<2s", true),
+        (999, "p99<2s", false),
+        (5, "p50<2s", false),
+        (1, "max<2s", true),
+        (1, "p100<2s", true),
+        (1, "mean<2s", true),
+        (1, "loss<1%", true),
+    ] {
+        let response = milliseconds(n);
+        let outcome = objective(objective_of).evaluate(&evidence(&response, &nothing));
+        assert_eq!(
+            (outcome.met, outcome.supported),
+            (true, supported),
+            "{objective_of} of {n}"
+        );
+        if objective_of.starts_with("p99") {
+            assert_eq!(response.percentile_if_supported(0.99).is_some(), supported);
+        }
     }
 }
 

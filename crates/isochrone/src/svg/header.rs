@@ -6,7 +6,7 @@ use super::{
     drawing::{ALARM, Anchor, Drawing, FAINT, Face, HEIGHTS, INK, RIGHT, shorten},
     points::Points,
 };
-use crate::text::{count, nanos};
+use crate::text::{count, nanos, objective};
 
 /// Characters in a line across the picture, and in one beside the figures.
 const LINE: usize = 130;
@@ -56,14 +56,10 @@ pub fn draw(drawing: &mut Drawing, report: &Report, points: &Points, top: f64) -
         );
         drawing.text(left, y, alarm, &shorten(&line, LINE));
     }
-    for objective in &report.slo {
+    for one in &report.slo {
         y += HEIGHTS.line;
-        let (met, face) = if objective.met {
-            ("met", plain)
-        } else {
-            ("MISSED", alarm)
-        };
-        let line = format!("objective {}: {met}", objective.objective);
+        let face = if one.met { plain } else { alarm };
+        let line = format!("objective {}", objective(one));
         drawing.text(left, y, face, &shorten(&line, LINE));
     }
     if points.measured < report.latency_ns.response.count {

@@ -5,6 +5,7 @@ use isochrone_model::{
     range::SeqRange,
     report::SloReport,
     row::Device,
+    slo::Measured,
     time::{NANOS_PER_SECOND, Reference, Second},
     verdict::Reason,
     window::CutEntry,
@@ -125,6 +126,8 @@ fn names_cannot_break_it() {
         objective: "p99<50ms".to_owned(),
         value: None,
         met: false,
+        supported: false,
+        measured: Measured::Nothing,
     }];
     let svg = picture(&facts, &report);
     let document = Document::parse(&svg).expect("XML");
@@ -134,7 +137,7 @@ fn names_cannot_break_it() {
         format!("run {hostile}"),
         format!("Isochrone: run {hostile}"),
         format!("{hostile}: sent = acked: 1 ≠ 2"),
-        "objective p99<50ms: MISSED".to_owned(),
+        "objective p99<50ms: MISSED: nothing measured".to_owned(),
         "NOT balanced".to_owned(),
     ] {
         assert!(texts.contains(&text.as_str()), "no {text:?} in {texts:#?}");

@@ -174,6 +174,8 @@ fn objectives(facts: &RunFacts, ledger: &LedgerReport) -> Vec<SloReport> {
         objective: outcome.objective,
         value: outcome.value.number(),
         met: outcome.met,
+        supported: outcome.supported,
+        measured: outcome.value,
     });
     report.collect()
 }

@@ -36,7 +36,15 @@ impl FromStr for Objective {
         };
         let limit = match subject {
             Subject::Loss | Subject::Unsent => {
-                let share = quantity::share(limit).ok().filter(|share| *share <= 1.0);
+                let share = quantity::share(limit).ok();
+                let is_percent = limit.trim_end().ends_with('%');
+                if share.is_some_and(|share| !is_percent && (1.0..=100.0).contains(&share)) {
+                    // `loss<1` would mean any loss; whoever writes it means one per cent.
+                    return Err(invalid(&format!(
+                        ": without % a share is below 1; did you mean {text}%?"
+                    )));
+                }
+                let share = share.filter(|share| *share <= 1.0);
                 Limit::Share(share.ok_or_else(|| invalid(": the limit is a share of 0% to 100%"))?)
             }
             Subject::Percentile(..) | Subject::Max(_) | Subject::Mean(_) => {
