@@ -237,6 +237,26 @@ fn each_setting_says_what_is_valid() {
             "ISOCHRONE_TLS_CA_FILE is no setting: did you mean ISOCHRONE_TLS_CA?",
         ),
         (
+            "a typing mistake in the name of a file",
+            &[("ISOCHRONE_PASWORD_FILE", "/run/secrets/password")],
+            "ISOCHRONE_PASWORD_FILE is no setting: did you mean ISOCHRONE_PASSWORD_FILE?",
+        ),
+        (
+            "a word too many, in the end of which there is a mistake",
+            &[("ISOCHRONE_TLS_KEY_FIEL", "/key.pem")],
+            "ISOCHRONE_TLS_KEY_FIEL is no setting: did you mean ISOCHRONE_TLS_KEY_FILE?",
+        ),
+        (
+            "a short name near to nothing",
+            &[("ISOCHRONE_FOO", "1")],
+            "ISOCHRONE_FOO is no setting: --help lists them",
+        ),
+        (
+            "a long name near to nothing",
+            &[("ISOCHRONE_KAFKA_BOOTSTRAP", "1")],
+            "ISOCHRONE_KAFKA_BOOTSTRAP is no setting: --help lists them",
+        ),
+        (
             "what Kubernetes injects: a port",
             &[("ISOCHRONE_PLOTTER_PORT", "tcp://10.0.0.1:9463")],
             "",
@@ -634,6 +654,26 @@ fn values_come_from_files() {
         [
             "ISOCHRONE_RATE_FILE is \"/no/file\": must be a file that can be read (No such file or directory (os error 2))"
         ]
+    );
+    // What is wrong in a file is told with the file, a secret without its text.
+    let wrong = file("wrong", "fast {{stmp}}\u{7}");
+    let rate = lines::<ProducerSettings>(&[("ISOCHRONE_QOS_FILE", &wrong)]).join("\n");
+    assert_eq!(
+        rate,
+        format!("ISOCHRONE_QOS is \"fast {{{{stmp}}}}\\u{{7}}\" (from file {wrong}): must be 0, 1 or 2")
+    );
+    let user = ("ISOCHRONE_USERNAME", "u");
+    let password = lines::<ProducerSettings>(&[user, ("ISOCHRONE_PASSWORD_FILE", &wrong)]).join("\n");
+    assert!(
+        password.starts_with(&format!("ISOCHRONE_PASSWORD (from file {wrong}): must be")) && !password.contains("fast"),
+        "{password}"
+    );
+    let payload = lines::<ProducerSettings>(&[("ISOCHRONE_PAYLOAD_FILE", &wrong)]).join("\n");
+    assert!(
+        payload.starts_with(&format!(
+            "ISOCHRONE_PAYLOAD_FILE is {wrong:?}: must be a file with a payload template ("
+        )),
+        "{payload}"
     );
 }
 

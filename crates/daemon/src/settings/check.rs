@@ -112,7 +112,8 @@ pub fn producer(settings: &ProducerSettings, _common: &Common, findings: &mut Fi
 
 /// The template must compile, and every size must hold the stamp.
 fn payload(settings: &ProducerSettings, findings: &mut Findings<'_>) {
-    let (variable, template) = match (&settings.payload, &settings.payload_file) {
+    let in_place = || "cannot be used: must be a payload template".to_owned();
+    let (variable, what, template) = match (&settings.payload, &settings.payload_file) {
         (Some(_), Some(_)) => {
             findings.add(
                 &["ISOCHRONE_PAYLOAD", "ISOCHRONE_PAYLOAD_FILE"],
@@ -120,15 +121,22 @@ fn payload(settings: &ProducerSettings, findings: &mut Findings<'_>) {
             );
             return;
         }
-        (Some(text), None) => ("ISOCHRONE_PAYLOAD", text.clone().into_bytes()),
+        (Some(text), None) => ("ISOCHRONE_PAYLOAD", in_place(), text.clone().into_bytes()),
         (None, Some(path)) => match fs::read(path) {
-            Ok(bytes) => ("ISOCHRONE_PAYLOAD_FILE", bytes),
+            Ok(bytes) => (
+                "ISOCHRONE_PAYLOAD_FILE",
+                format!(
+                    "is {:?}: must be a file with a payload template",
+                    path.display().to_string()
+                ),
+                bytes,
+            ),
             Err(error) => {
                 unreadable("ISOCHRONE_PAYLOAD_FILE", path, &error, findings);
                 return;
             }
         },
-        (None, None) => ("ISOCHRONE_PAYLOAD", settings.default_template().to_vec()),
+        (None, None) => ("ISOCHRONE_PAYLOAD", in_place(), settings.default_template().to_vec()),
     };
     let Err(error) = Payload::compile(&template, settings.stamp, settings.payload_size) else {
         return;
@@ -139,10 +147,7 @@ fn payload(settings: &ProducerSettings, findings: &mut Findings<'_>) {
             &["ISOCHRONE_PAYLOAD_SIZE", variable],
             format!("ISOCHRONE_PAYLOAD_SIZE does not fit: must be a size that holds stamp and template ({error})"),
         ),
-        Err(error) => findings.add(
-            &[variable],
-            format!("{variable} cannot be used: must be a payload template ({error})"),
-        ),
+        Err(error) => findings.add(&[variable], format!("{variable} {what} ({error})")),
     }
 }
 

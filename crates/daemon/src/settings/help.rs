@@ -84,7 +84,7 @@ pub fn reference() -> String {
          - An empty variable counts as unset.\n\
          - `<NAME>_FILE` names a file that holds the value (one newline at its end is left out); not for settings that are\n  \
            paths themselves. Setting both is an error.\n\
-         - A variable that begins with `ISOCHRONE_` and is no setting is an error that names the nearest one; another daemon's\n  \
+         - A variable that begins with `ISOCHRONE_` and is no setting is an error that names a near one; another daemon's\n  \
            setting is accepted, and what Kubernetes injects for services is ignored.\n\
          - `--check` says what would be used, without secrets, and whether it is valid: exit 0 or 2. All problems are told at\n  \
            once.\n\

@@ -177,7 +177,12 @@ impl<'a> Reader<'a> {
                 } else {
                     format!(" ({})", without_user(&detail))
                 };
-                let line = format!("{variable}{shown}: must be {}{detail}", declaration.valid);
+                let place = if found.origin.starts_with("file ") {
+                    format!(" (from {})", found.origin)
+                } else {
+                    String::new()
+                };
+                let line = format!("{variable}{shown}{place}: must be {}{detail}", declaration.valid);
                 self.problems.push(Problem::new(&variable, line));
                 default()
             }

@@ -28,12 +28,33 @@ pub fn injected(name: &str, text: &str) -> bool {
         || (rest.ends_with("_PORT") && text.contains("://"))
 }
 
-/// The line for a name nobody knows, with the nearest one.
+/// A name with a word too many is as near as one with two letters wrong.
+const EXTENDED: usize = 2;
+
+/// The line for a name nobody knows, with the nearest one where one is near.
 pub fn unknown(name: &str) -> String {
-    let nearest = declarations()
-        .iter()
-        .map(|declaration| declaration.variable())
-        .min_by_key(|variable| strsim::damerau_levenshtein(name, variable))
-        .unwrap_or_default();
-    format!("{name} is no setting: did you mean {nearest}?")
+    let typed = name.strip_prefix(PREFIX).unwrap_or(name);
+    let distance = |field: &str| {
+        let known = field.to_ascii_uppercase();
+        let distance = strsim::damerau_levenshtein(typed, &known);
+        // ISOCHRONE_TLS_CA_FILE means ISOCHRONE_TLS_CA, though ISOCHRONE_TLS_KEY_FILE has more letters in common.
+        let extended = typed.strip_prefix(&known).is_some_and(|rest| rest.starts_with('_'));
+        if extended { distance.min(EXTENDED) } else { distance }
+    };
+    let fields = declarations().iter().flat_map(|declaration| {
+        let file = declaration.file.then(|| format!("{}_file", declaration.field));
+        std::iter::once(declaration.field.to_owned()).chain(file)
+    });
+    // Beyond a third of its letters it is another word, not a mistake in this one.
+    let nearest = fields
+        .map(|field| (distance(&field), field))
+        .filter(|(distance, _)| *distance <= typed.len() / 3)
+        .min_by_key(|(distance, _)| *distance);
+    match nearest {
+        Some((_, field)) => format!(
+            "{name} is no setting: did you mean {PREFIX}{}?",
+            field.to_ascii_uppercase()
+        ),
+        None => format!("{name} is no setting: --help lists them"),
+    }
 }
