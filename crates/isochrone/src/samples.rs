@@ -24,9 +24,16 @@ const PAGE: usize = 200;
 /// All samples of `topic`, in the order they were stored.
 ///
 /// # Errors
-/// The store's, or a part that cannot be read.
+/// The store's, a topic that the run does not have, or a part that cannot be read.
 pub async fn print(store: &dyn Store, run: &RunRecord, topic: &Topic, format: Format) -> Result<String, Error> {
     let partition = topic.partition(run.pins.partitions);
+    let topics = store.topics(&run.run, partition).await?;
+    if topics.iter().all(|known| known.topic != *topic) {
+        return Err(Error::Run {
+            run: run.run.clone(),
+            cause: format!("it has no response topic {topic}; `isochrone report --per-topic` lists those it has"),
+        });
+    }
     let registered = store.devices(&run.run, partition).await?;
     let devices: HashMap<Epoch, String> = registered
         .into_iter()

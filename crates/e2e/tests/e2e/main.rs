@@ -16,6 +16,7 @@ mod ledger;
 mod picture;
 mod prometheus;
 mod purge;
+mod samples;
 mod settings;
 mod signals;
 mod telemetry;
