@@ -1,7 +1,11 @@
 //! The command line: tasks, and every setting as a flag.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, error::ErrorKind};
-use isochrone_daemon::settings::{Source, declarations};
+mod commands;
+
+use clap::{ArgMatches, error::ErrorKind, parser::ValueSource};
+use isochrone_daemon::settings::Source;
+
+use self::commands::{SAMPLES_OF, command, dashed, flags};
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +19,11 @@ pub enum Task {
     },
     /// Which runs there are.
     Runs,
-    /// The samples of a response topic (the setting `topic`) that are still in the store.
-    Samples,
+    /// The samples of a response topic that are still in the store.
+    Samples {
+        /// Which.
+        topic: String,
+    },
     /// Deletes a run's keys, and its sessions at the broker.
     Purge,
     /// Checks what a run stands on.
@@ -47,8 +54,6 @@ pub struct Invocation {
     pub format: Format,
     /// A row for each topic.
     pub per_topic: bool,
-    /// The response topic that `samples` is about.
-    pub topic: Option<String>,
     /// Environment, flags, and the all-in-one's own defaults.
     pub source: Source,
 }
@@ -68,150 +73,105 @@ const EMBEDDED_STORE: (&str, &str) = ("redis_url", "memory:");
 /// What this process has of its own unless one is named: whatever the daemons' defaults are, this is what is shown.
 pub const EMBEDDED: [&str; 2] = ["broker", "redis_url"];
 
-const ABOUT: &str = "Loads a messaging system with a fleet of devices and measures how late every message arrives, and \
-where lost ones went.";
-
-const AFTER: &str = "Without a command it runs the fleet in this process, on an embedded broker and store; --broker and \
---redis-url put real ones in their place.\n\nExit codes: 0 done, 1 failed, 2 bad settings, 3 an unequal equation of the \
-ledger, 4 a missed objective, 130 interrupted twice.";
-
 impl Invocation {
     /// Reads the process's arguments and environment. Prints help, version and mistakes itself, and then exits.
     pub fn parse() -> Invocation {
-        let invocation = Invocation::from_matches(&command().get_matches());
-        if !invocation.has_picture() {
-            let what = "--format svg is for the report of a run";
-            command().error(ErrorKind::ArgumentConflict, what).exit();
-        }
-        invocation
+        Invocation::from_matches(&command().get_matches())
+            .unwrap_or_else(|what| command().error(ErrorKind::ArgumentConflict, what).exit())
     }
 
-    /// Whether there is a picture of it, where one is asked for.
-    fn has_picture(&self) -> bool {
-        self.format != Format::Svg || matches!(self.task, Task::Run | Task::Report { .. } | Task::Check)
-    }
-
-    fn from_matches(matches: &ArgMatches) -> Invocation {
+    fn from_matches(matches: &ArgMatches) -> Result<Invocation, String> {
+        let line = Line::new(matches)?;
         let task = match matches.subcommand() {
-            Some(("report", matches)) => Task::Report {
-                wait: matches.get_flag("wait"),
-            },
+            Some(("report", _)) => Task::Report { wait: line.has("wait") },
             Some(("runs", _)) => Task::Runs,
-            Some(("samples", _)) => Task::Samples,
+            Some(("samples", _)) => Task::Samples {
+                topic: line.text(SAMPLES_OF).unwrap_or_default().to_owned(),
+            },
             Some(("purge", _)) => Task::Purge,
             Some(("doctor", _)) => Task::Doctor,
             Some(("health", _)) => Task::Health,
-            _ if matches.get_flag("check") => Task::Check,
+            _ if line.has("check") => Task::Check,
             _ => Task::Run,
         };
-        let inner = matches.subcommand().map_or(matches, |(_, inner)| inner);
-        let format = match inner.get_one::<String>("format").map(String::as_str) {
+        let format = match line.text("format") {
             Some("json") => Format::Json,
+            Some("svg") if !task.has_picture() => {
+                return Err("--format svg is for the report of a run".to_owned());
+            }
             Some("svg") => Format::Svg,
             _ => Format::Text,
         };
-        let names: Vec<_> = flags().map(|(name, _)| name).collect();
-        let given = names
-            .iter()
-            .filter_map(|name| Some((name.as_str(), inner.get_one::<String>(name)?.as_str())));
+        let names: Vec<_> = flags(None).into_iter().map(|(name, _)| name).collect();
+        let given = names.iter().filter_map(|name| Some((name.as_str(), line.text(name)?)));
         let embedded = matches!(task, Task::Run | Task::Check).then_some(EMBEDDED_STORE);
         let source = Source::environment()
             .flags(given)
             .defaults(DEFAULTS.into_iter().chain(embedded));
-        Invocation {
-            task,
+        Ok(Invocation {
             format,
-            per_topic: inner.get_flag("per_topic"),
-            topic: inner.get_one("topic").cloned(),
+            per_topic: line.has("per_topic"),
             source,
+            task,
+        })
+    }
+}
+
+impl Task {
+    /// Whether there is a picture of it.
+    fn has_picture(&self) -> bool {
+        matches!(self, Task::Run | Task::Report { .. } | Task::Check)
+    }
+}
+
+/// What was typed, on both sides of the command: `isochrone --run a report` is `isochrone report --run a`.
+struct Line<'a> {
+    /// The command's own first.
+    sides: Vec<&'a ArgMatches>,
+}
+
+impl<'a> Line<'a> {
+    /// Refuses what stands before a command that does not take it, as clap does behind it.
+    fn new(matches: &'a ArgMatches) -> Result<Line<'a>, String> {
+        let Some((name, inner)) = matches.subcommand() else {
+            return Ok(Line { sides: vec![matches] });
+        };
+        let line = command();
+        let taken = |id: &str| {
+            let errand = line.find_subcommand(name);
+            errand.is_some_and(|errand| errand.get_arguments().any(|argument| argument.get_id() == id))
+        };
+        let stray = matches
+            .ids()
+            .map(|id| id.as_str())
+            .find(|id| is_typed(matches, id) && !taken(id));
+        match stray {
+            Some(id) => Err(format!("`isochrone {name}` takes no --{}", dashed(id))),
+            None => Ok(Line {
+                sides: vec![inner, matches],
+            }),
         }
     }
-}
 
-/// Every setting, and for those that may be read from a file the flag that names it.
-fn flags() -> impl Iterator<Item = (String, String)> {
-    declarations().iter().flat_map(|declaration| {
-        let own = DEFAULTS.into_iter().chain(EMBEDDED.map(|field| (field, "embedded")));
-        let default = own
-            .into_iter()
-            .find(|(field, _)| *field == declaration.field)
-            .map(|(_, text)| text);
-        let default = default.or(declaration.default).filter(|text| !text.is_empty());
-        let default = default.map_or_else(String::new, |text| format!(" [default: {text}]"));
-        let own = (declaration.field.to_owned(), format!("{}{default}", declaration.help));
-        let file = (
-            format!("{}_file", declaration.field),
-            format!("A file that holds --{}", dashed(declaration.field)),
-        );
-        std::iter::once(own).chain(declaration.file.then_some(file))
-    })
-}
-
-/// clap takes `{n}` for a line break, also within `{{n}}`, and has no way to write it. An escape code that changes nothing keeps
-/// it from being found; clap leaves that out where no terminal reads.
-fn as_typed(help: &str) -> String {
-    help.replace("{n}", "{\u{1b}[0mn}")
-}
-
-fn dashed(field: &str) -> String {
-    field.replace('_', "-")
-}
-
-fn command() -> Command {
-    let mut command = Command::new("isochrone")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about(ABOUT)
-        .after_help(AFTER)
-        .arg(
-            Arg::new("format")
-                .long("format")
-                .global(true)
-                .value_parser(PossibleValuesParser::new(["text", "json", "svg"]))
-                .default_value("text")
-                .help("How to print the report: for people, as one object, as a picture; stdout holds it alone"),
-        )
-        .arg(flag("per_topic", "A row for each topic in the report").global(true))
-        .arg(flag("check", "Say what would be used, and whether it is valid"))
-        .subcommand(
-            Command::new("report")
-                .about("The report of a run in the store (the newest, or --run), also while it is under way")
-                .arg(flag("wait", "Wait until the run is closed")),
-        )
-        .subcommand(Command::new("runs").about("Which runs the store knows"))
-        .subcommand(
-            Command::new("samples").about("The samples of a response topic (--topic) that are still in the store"),
-        )
-        .subcommand(
-            Command::new("purge").about("Delete a run (--run) from the store, and its sessions from the broker"),
-        )
-        .subcommand(Command::new("doctor").about("Check what a run stands on: settings, store, broker, clock, limits"))
-        .subcommand(
-            Command::new("health").about("Ask the daemon on this host (at --listen) for its health; for containers"),
-        );
-    for (name, help) in flags() {
-        let long = dashed(&name);
-        let hidden = name.ends_with("_file") && name != "payload_file";
-        command = command.arg(
-            Arg::new(name)
-                .long(long)
-                .global(true)
-                .value_name("VALUE")
-                .allow_hyphen_values(true)
-                .action(ArgAction::Set)
-                .hide(hidden)
-                .help_heading("Settings (each also as ISOCHRONE_<NAME>)")
-                .help(as_typed(&help)),
-        );
+    fn text(&self, id: &str) -> Option<&'a str> {
+        let side = self.sides.iter().find(|side| is_typed(side, id))?;
+        side.get_one::<String>(id).map(String::as_str)
     }
-    command
+
+    fn has(&self, id: &str) -> bool {
+        self.sides.iter().any(|side| is_typed(side, id))
+    }
 }
 
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(dashed(name)).action(ArgAction::SetTrue).help(help)
+/// Not by a default; one that the command does not know was not typed either.
+fn is_typed(matches: &ArgMatches, id: &str) -> bool {
+    matches.ids().any(|known| known == id) && matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
 #[cfg(test)]
 mod tests {
+    use isochrone_daemon::settings::declarations;
+
     use super::*;
 
     /// Every setting is a flag, and clap finds nothing wrong with any.
@@ -241,7 +201,7 @@ mod tests {
             ["isochrone", "--run", "a", "report"],
             ["isochrone", "report", "--run", "a"],
         ] {
-            let invocation = Invocation::from_matches(&command().get_matches_from(line));
+            let invocation = invoked(&line).unwrap();
             assert_eq!(invocation.task, Task::Report { wait: false });
             assert!(invocation.source.is_set("run"));
             assert!(!invocation.source.is_set("rate"));
@@ -251,14 +211,71 @@ mod tests {
     /// Only what is a report has a picture.
     #[test]
     fn pictures_are_of_reports() {
-        for (task, has) in [("report", true), ("runs", false), ("doctor", false), ("purge", false)] {
-            let line = ["isochrone", task, "--format", "svg"];
-            let invocation = Invocation::from_matches(&command().get_matches_from(line));
-            assert_eq!(
-                (invocation.format, invocation.has_picture()),
-                (Format::Svg, has),
-                "{task}"
-            );
+        for (task, has) in [("report", true), ("runs", false), ("doctor", false)] {
+            for line in [
+                ["isochrone", task, "--format", "svg"],
+                ["isochrone", "--format", "svg", task],
+            ] {
+                match invoked(&line) {
+                    Ok(invocation) => assert!(has && invocation.format == Format::Svg, "{line:?}"),
+                    Err(what) => assert!(!has && what == "--format svg is for the report of a run", "{what}"),
+                }
+            }
         }
+    }
+
+    /// A command's help lists the settings that it reads and no other, and what is not listed is refused on either side of it.
+    #[test]
+    fn commands_take_what_they_list() {
+        for (task, takes, refuses) in [
+            (
+                "report",
+                vec!["--run", "--slo", "--redis-url"],
+                vec!["--rate", "--broker"],
+            ),
+            ("runs", vec!["--redis-url", "--log"], vec!["--run", "--rate"]),
+            ("samples", vec!["--run", "--topic"], vec!["--rate", "--broker"]),
+            ("purge", vec!["--run", "--password"], vec!["--rate", "--slo"]),
+            ("doctor", vec!["--broker", "--devices", "--rate"], vec!["--per-topic"]),
+            ("health", vec!["--listen"], vec!["--redis-url", "--format"]),
+        ] {
+            let mut line = command();
+            let help = line.find_subcommand_mut(task).unwrap().render_help().to_string();
+            let listed = |flag: &str| help.split_whitespace().any(|word| word == flag);
+            for flag in takes {
+                assert!(listed(flag), "{task} {flag}: {help}");
+            }
+            for flag in refuses {
+                assert!(!listed(flag), "{task} {flag}: {help}");
+                let value = (flag != "--per-topic").then_some("json");
+                let mut behind = vec!["isochrone", task, flag];
+                behind.extend(value);
+                assert!(command().try_get_matches_from(behind).is_err(), "{task} {flag}");
+                let mut before = vec!["isochrone", flag];
+                before.extend(value);
+                before.push(task);
+                if task == "samples" {
+                    before.extend(["--topic", "t"]);
+                }
+                assert_eq!(
+                    invoked(&before).unwrap_err(),
+                    format!("`isochrone {task}` takes no {flag}")
+                );
+            }
+        }
+    }
+
+    /// The topic whose samples are asked for is no setting: it may be what no topic to publish to is.
+    #[test]
+    fn samples_are_of_a_topic() {
+        let invocation = invoked(&["isochrone", "samples", "--topic", "a/{{b}}"]).unwrap();
+        let topic = "a/{{b}}".to_owned();
+        assert_eq!(invocation.task, Task::Samples { topic });
+        assert!(!invocation.source.is_set("topic"));
+        assert!(command().try_get_matches_from(["isochrone", "samples"]).is_err());
+    }
+
+    fn invoked(line: &[&str]) -> Result<Invocation, String> {
+        Invocation::from_matches(&command().get_matches_from(line))
     }
 }

@@ -40,14 +40,10 @@ pub async fn perform(invocation: &Invocation, all: All) -> Result<u8, Box<dyn Er
         Task::Health => print(&health::examine(all.common.listen).await?),
         Task::Report { wait } => return report(all, &wanted, *wait, format).await,
         Task::Runs => print(&runs::list(&*open(&all)?, format).await?),
-        Task::Samples => {
+        Task::Samples { topic } => {
             let store = open(&all)?;
             let run = runs::choose(&*store, all.common.run.as_ref()).await?;
-            let topic = invocation
-                .topic
-                .as_deref()
-                .ok_or("print samples: name the response topic with --topic")?;
-            print(&samples::print(&*store, &run, &Topic::from(topic), format).await?);
+            print(&samples::print(&*store, &run, &Topic::from(topic.as_str()), format).await?);
         }
         Task::Purge => {
             let store = open(&all)?;
