@@ -3,6 +3,7 @@
 mod check;
 mod env_file;
 mod help;
+mod hide;
 mod load;
 mod names;
 mod rules;
@@ -13,12 +14,13 @@ mod value;
 
 pub use env_file::env_file;
 pub use help::{help, reference};
+pub use hide::without_secrets;
 pub use load::{All, Effective, Loaded, Problem, Problems, RoleSettings, load, load_all};
 pub use rules::BROKER_SCHEMES;
 pub use source::Source;
 pub use table::{Common, ConsumerSettings, PlotterSettings, ProducerSettings, declarations};
 pub use types::{Ack, AtEnd, BadWord, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer};
-pub use value::{Value, without_user};
+pub use value::Value;
 
 use isochrone_store::types::Role;
 

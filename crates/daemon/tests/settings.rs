@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::OsString, fs, path::Path};
 
 use isochrone_daemon::settings::{
     ConsumerSettings, Loaded, PlotterSettings, Problems, ProducerSettings, RoleSettings, Source, declarations, help,
-    load, load_all, reference, without_user,
+    load, load_all, reference, without_secrets,
 };
 use isochrone_store::types::Role;
 
@@ -595,9 +595,48 @@ fn secrets_are_never_shown() {
     assert!(!wrong.join("\n").contains("hunter2"), "{wrong:#?}");
 }
 
-/// Whatever the text, what stands between `//` and `@` of a URL in it is hidden.
+/// Tokens in the address of a back end are neither in `--check` nor in `Debug` nor in a message; which settings are secrets is
+/// told by help and reference page.
 #[test]
-fn user_parts_of_urls_are_hidden() {
+fn tokens_in_addresses_are_hidden() {
+    const ADDRESSES: [&str; 3] = [
+        "ISOCHRONE_ELASTICSEARCH_URL",
+        "ISOCHRONE_OTLP_ENDPOINT",
+        "ISOCHRONE_INFLUXDB_URL",
+    ];
+    let loaded = load::<PlotterSettings>(&source(&ADDRESSES.map(|name| (name, "http://h/w?token=hunter2")))).unwrap();
+    for address in ADDRESSES {
+        let check = loaded.effective.iter().find(|one| one.variable == address).unwrap();
+        assert_eq!(
+            check.to_string(),
+            format!("{address}=http://h/w?token=***  (environment)")
+        );
+        let wrong = lines::<PlotterSettings>(&[(address, "ftp://h/w?token=hunter2")]).join("\n");
+        assert!(wrong.contains("token=***") && !wrong.contains("hunter2"), "{wrong}");
+    }
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+    for declaration in declarations() {
+        let variable = declaration.variable();
+        let page = reference();
+        let row = page
+            .lines()
+            .find(|line| line.contains(&format!("| `{variable}` |")))
+            .unwrap();
+        assert_eq!(row.contains(" Secret. |"), declaration.secret, "{row}");
+        for role in declaration.readers {
+            let text = help(*role);
+            let line = text
+                .lines()
+                .find(|line| line.trim().split(' ').next() == Some(&variable))
+                .unwrap();
+            assert_eq!(line.ends_with("[file] [secret]"), declaration.secret, "{line}");
+        }
+    }
+}
+
+/// Whatever the text, what stands between `//` and `@` of a URL in it is hidden, and so are the values of its query.
+#[test]
+fn user_parts_and_queries_of_urls_are_hidden() {
     let table = [
         ("redis://h:1", "redis://h:1"),
         ("redis://u:p@h:1", "redis://***@h:1"),
@@ -606,9 +645,18 @@ fn user_parts_of_urls_are_hidden() {
         ("redis://u:p?a,b@h", "redis://***@h"),
         ("u:p@h:1", "***@h:1"),
         ("plain text @ home", "plain text @ home"),
+        ("http://h:1/a?token=x&db=y", "http://h:1/a?token=***&db=***"),
+        ("http://h/?x", "http://h/?***"),
+        ("http://h/?", "http://h/?"),
+        ("http://h/?token=a=b#c d?e=f", "http://h/?token=*** d?e=f"),
+        ("http://h/?mail=a@b&token=x", "http://***@b&token=***"),
+        ("http://u:p?q@h/?token=x", "http://***@h/?token=***"),
+        ("redis://a/?p=1,redis://b/?p=2", "redis://a/?p=***,redis://b/?p=***"),
+        ("h:1/?token=x", "h:1/?token=***"),
+        ("{\"a\":\"b?c=d\"}", "{\"a\":\"b?c=d\"}"),
     ];
     for (text, shown) in table {
-        assert_eq!(without_user(text), shown, "{text}");
+        assert_eq!(without_secrets(text), shown, "{text}");
     }
 }
 

@@ -186,6 +186,13 @@ mod tests {
         let help = command().render_help().to_string();
         for declaration in declarations() {
             assert!(help.contains(&declaration.help), "{}: {help}", declaration.field);
+            let file = format!("[secret: better in a file, {}-file]", declaration.flag());
+            assert_eq!(
+                help.contains(&file),
+                declaration.secret,
+                "{}: {help}",
+                declaration.field
+            );
         }
         assert!(help.contains("[default: {{producer}}-{{n}}]"), "{help}");
         assert!(

@@ -239,7 +239,7 @@ fn banner(all: &All, run: &RunRecord, embedded: bool) {
     let place = if embedded {
         "the embedded broker".to_owned()
     } else {
-        isochrone_daemon::settings::without_user(&producer.broker)
+        isochrone_daemon::settings::without_secrets(&producer.broker)
     };
     let length = producer
         .duration

@@ -25,7 +25,8 @@ pub fn help(role: Role) -> String {
     let mut text = format!(
         "{job}\n\nUsage: isochrone-{name} [--check | --help | --version]\n\n\
          Everything is set by environment variables; with none set it works against Redis and MQTT on localhost.\n\
-         A variable with [file] may be given as <NAME>_FILE, a file that holds the value. An empty one counts as unset.\n\n  \
+         A variable with [file] may be given as <NAME>_FILE, a file that holds the value. An empty one counts as unset.\n\
+         What is [secret] is never shown.\n\n  \
          --check    say what would be used, and whether it is valid; exit 0 or 2\n  \
          --help     this text\n  --version  the version\n"
     );
@@ -51,7 +52,8 @@ fn entry(text: &mut String, declaration: &Declaration) {
         Some(default) => format!(" [default: {default}]"),
     };
     let file = if declaration.file { " [file]" } else { "" };
-    let _ = writeln!(text, "  {}{default}{file}", declaration.variable());
+    let secret = if declaration.secret { " [secret]" } else { "" };
+    let _ = writeln!(text, "  {}{default}{file}{secret}", declaration.variable());
     for line in wrap(&format!("{} Must be {}.", declaration.help, declaration.valid), 94) {
         let _ = writeln!(text, "      {line}");
     }
@@ -88,6 +90,8 @@ pub fn reference() -> String {
            setting is accepted, and what Kubernetes injects for services is ignored.\n\
          - `--check` says what would be used, without secrets, and whether it is valid: exit 0 or 2. All problems are told at\n  \
            once.\n\
+         - A setting marked Secret is never shown, nor is what may be one in a URL: user, password, the values of its query. With\n  \
+           `isochrone` give it by file or environment: others on the host see its flags.\n\
          - Durations: `250ms`, `30s`, `5m`. Sizes: `64KiB`. Rates: `1000`, `1/30s`.\n\
          - `isochrone` alone: 10 devices of 100 messages a second for 10 s, with claims unlimited, unless set.\n",
     );

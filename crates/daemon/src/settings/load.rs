@@ -6,8 +6,8 @@ use isochrone_store::types::Role;
 
 use super::{
     Source, check,
+    hide::without_secrets,
     table::{Common, ConsumerSettings, PlotterSettings, ProducerSettings, declarations},
-    value::without_user,
 };
 
 /// One thing that is wrong, in one line.
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         let shown = if declaration.secret {
             "***".to_owned()
         } else {
-            without_user(&found.text)
+            without_secrets(&found.text)
         };
         let value = match parse(&found.text) {
             Ok(value) => Some(value),
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
                 let detail = if detail.is_empty() || declaration.secret {
                     String::new()
                 } else {
-                    format!(" ({})", without_user(&detail))
+                    format!(" ({})", without_secrets(&detail))
                 };
                 let place = if found.origin.starts_with("file ") {
                     format!(" (from {})", found.origin)

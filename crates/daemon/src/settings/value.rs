@@ -12,7 +12,10 @@ use isochrone_model::{
     thinning::Thinning,
 };
 
-use super::types::{Ack, AtEnd, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer};
+use super::{
+    hide::without_secrets,
+    types::{Ack, AtEnd, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer},
+};
 
 /// A type that a setting may have.
 pub trait Value: Sized {
@@ -125,7 +128,7 @@ impl Value for String {
         Ok(text.to_owned())
     }
     fn show(&self) -> String {
-        format!("{:?}", without_user(self))
+        format!("{:?}", without_secrets(self))
     }
 }
 
@@ -232,36 +235,4 @@ impl Value for Vec<Objective> {
     fn show(&self) -> String {
         format!("{self:?}")
     }
-}
-
-/// Hides what stands between `//` and `@` in anything that looks like a URL, also one whose scheme was forgotten: user,
-/// password.
-pub fn without_user(text: &str) -> String {
-    if let Some((user, host)) = text.rsplit_once('@')
-        && !text.contains("://")
-        && user.contains(':')
-        && !user.contains(char::is_whitespace)
-    {
-        return format!("***@{host}");
-    }
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("://") {
-        let (head, tail) = rest.split_at(start + 3);
-        shown.push_str(head);
-        // A password may hold `/`, `?` or `,` where the user forgot to encode it: hide up to the last `@` before a blank.
-        let end = tail.find(char::is_whitespace).unwrap_or(tail.len());
-        let end = tail[..end]
-            .find("://")
-            .map_or(end, |next| tail[..next].rfind(',').map_or(end, |comma| comma));
-        match tail[..end].rfind('@') {
-            Some(at) => {
-                shown.push_str("***");
-                rest = &tail[at..];
-            }
-            None => rest = tail,
-        }
-    }
-    shown.push_str(rest);
-    shown
 }

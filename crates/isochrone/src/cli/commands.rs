@@ -137,7 +137,16 @@ pub fn flags(command: Option<&str>) -> Vec<(String, String)> {
             let default = default.map(|(_, text)| *text).or(declaration.default);
             let default = default.filter(|text| !text.is_empty());
             let default = default.map_or_else(String::new, |text| format!(" [default: {text}]"));
-            let own = (declaration.field.to_owned(), format!("{}{default}", declaration.help));
+            // Other users of the host see a process's flags.
+            let secret = if declaration.secret {
+                format!(" [secret: better in a file, --{}-file]", dashed(declaration.field))
+            } else {
+                String::new()
+            };
+            let own = (
+                declaration.field.to_owned(),
+                format!("{}{default}{secret}", declaration.help),
+            );
             let file = (
                 format!("{}_file", declaration.field),
                 format!("A file that holds --{}", dashed(declaration.field)),
