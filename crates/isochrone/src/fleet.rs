@@ -8,7 +8,10 @@ use isochrone_daemon::{
     page,
     settings::{All, ProducerSettings, Source},
 };
-use isochrone_model::report::RunFacts;
+use isochrone_model::{
+    report::RunFacts,
+    time::{Clock, Reference},
+};
 use isochrone_store::types::{OpenRun, Role, RunRecord};
 use tokio::{task::JoinSet, time::timeout};
 
@@ -16,6 +19,7 @@ use crate::{
     broker::Broker,
     cli::Format,
     facts::{Wanted, gather},
+    length::Length,
     live::Live,
     runs,
     tasks::conclude,
@@ -85,6 +89,7 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         &measuring,
     );
     banner(&all, &run, broker.is_some());
+    let length = Length::of(&all.producer);
 
     let watching = Live {
         store: store.clone(),
@@ -95,7 +100,15 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     let watching = tokio::spawn(watching.watch());
     let mut parts = Parts::start(measuring, consumer, plotter, &all);
     let sent = isochrone_producer::run(producer, all.producer.clone(), None);
+    let told = tokio::spawn(told_to_stop(sending.clone(), shared.clock.clone()));
     send(sent, &mut parts, &sending).await;
+    let interrupted = if sending.is_finishing() && sending.cause() == Cause::Asked {
+        told.await.ok()
+    } else {
+        // A signal from here on finds nothing left to send.
+        told.abort();
+        None
+    };
     let run = if sending.is_finishing() && sending.cause() != Cause::Asked {
         run
     } else {
@@ -117,7 +130,12 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     };
     parts.finish(all.common.shutdown, &sending).await;
     watching.abort();
-    let facts = gather(&*store, &run, &wanted).await;
+    let facts = gather(&*store, &run, &wanted).await.map(|mut facts| {
+        if let Some(at) = interrupted {
+            length.tell_interruption(at, &mut facts);
+        }
+        facts
+    });
     match sending.cause() {
         Cause::Asked => Ok(conclude(&facts?, format)),
         cause => {
@@ -163,6 +181,12 @@ async fn send<T, E: Display>(sent: impl Future<Output = Result<T, E>>, parts: &m
     if let Err(error) = outcome {
         sending.fail(error.to_string());
     }
+}
+
+/// When that was.
+async fn told_to_stop(sending: Stop, clock: Arc<dyn Clock>) -> Reference {
+    sending.finishing().await;
+    clock.reference()
 }
 
 fn has_sent(facts: &RunFacts) -> bool {

@@ -7,6 +7,7 @@ mod events;
 mod facts;
 mod fleet;
 mod health;
+mod length;
 mod live;
 mod purge;
 mod runs;

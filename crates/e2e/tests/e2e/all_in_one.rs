@@ -129,7 +129,16 @@ fn a_signal_ends_the_run_in_order() {
         assert_eq!(process.exit_code(Duration::from_secs(30)), 0);
         let report: serde_json::Value = serde_json::from_str(&process.stdout()).expect("a report");
         assert_whole(&report);
+        assert!(was_interrupted(&report), "{:#}", report["events"]);
     }
+}
+
+fn was_interrupted(report: &serde_json::Value) -> bool {
+    let events = report["events"].as_array().expect("events");
+    let what = "interrupted: told to stop before its end (planned: for 60s)";
+    events
+        .iter()
+        .any(|event| event["what"] == what && event["at"].is_string())
 }
 
 /// A part that cannot work ends the run at once, with the cause; nobody sends for a minute what nobody plots.
