@@ -88,14 +88,14 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         &plotter.tasks,
         &measuring,
     );
-    banner(&all, &run, broker.is_some());
     let length = Length::of(&all.producer);
+    banner(&all, &run, length, broker.is_some());
 
     let watching = Live {
         store: store.clone(),
         clock: shared.clock.clone(),
         run: run.run.clone(),
-        duration: all.producer.duration,
+        length,
     };
     let watching = tokio::spawn(watching.watch());
     let mut parts = Parts::start(measuring, consumer, plotter, &all);
@@ -258,16 +258,13 @@ impl Parts {
     }
 }
 
-fn banner(all: &All, run: &RunRecord, embedded: bool) {
+fn banner(all: &All, run: &RunRecord, length: Length, embedded: bool) {
     let producer = &all.producer;
     let place = if embedded {
         "the embedded broker".to_owned()
     } else {
         isochrone_daemon::settings::without_secrets(&producer.broker)
     };
-    let length = producer
-        .duration
-        .map_or_else(|| "until stopped".to_owned(), |length| format!("for {length:?}"));
     let total = match producer.rate.per_second() {
         Some(rate) => format!(
             "{} msg/s each, {} msg/s in all",

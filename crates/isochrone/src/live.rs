@@ -20,7 +20,10 @@ use self::{
     figures::{Figures, Gauge},
     view::View,
 };
-use crate::facts::{Wanted, gather};
+use crate::{
+    facts::{Wanted, gather},
+    length::Length,
+};
 
 /// How often something is said on a terminal, and elsewhere.
 const ON_TERMINAL: Duration = Duration::from_secs(1);
@@ -38,8 +41,8 @@ pub struct Live {
     pub clock: Arc<dyn Clock>,
     /// Which.
     pub run: RunName,
-    /// How long its devices send, where that is bounded.
-    pub duration: Option<Duration>,
+    /// Where its devices end by themselves.
+    pub length: Length,
 }
 
 impl Live {
@@ -62,7 +65,7 @@ impl Live {
         let run = self.store.run(&self.run).await.ok()??;
         let facts = gather(&*self.store, &run, &Wanted::default()).await.ok()?;
         let now: Reference = self.clock.reference();
-        Some(gauge.measure(&facts, now, self.duration))
+        Some(gauge.measure(&facts, now, self.length))
     }
 }
 

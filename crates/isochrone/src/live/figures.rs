@@ -9,7 +9,10 @@ use isochrone_model::{
     verdict::verdict,
 };
 
-use crate::text::{count, nanos};
+use crate::{
+    length::Length,
+    text::{count, nanos},
+};
 
 /// What is shown.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Figures {
     pub elapsed: Duration,
     /// Until the last one is due, where that is known.
     pub left: Option<Duration>,
+    /// Messages of all devices together, where each sends so many.
+    pub planned: Option<u64>,
     /// Messages a second since the last reading.
     pub sent_rate: f64,
     /// Likewise.
@@ -61,7 +66,7 @@ type Buckets = BTreeMap<i64, u64>;
 
 impl Gauge {
     /// The figures since the last call.
-    pub fn measure(&mut self, facts: &RunFacts, now: Reference, duration: Option<Duration>) -> Figures {
+    pub fn measure(&mut self, facts: &RunFacts, now: Reference, length: Length) -> Figures {
         let run = facts.totals.run();
         let unique = facts
             .topics
@@ -125,7 +130,10 @@ impl Gauge {
         let figures = Figures {
             state: facts.state.clone(),
             elapsed,
-            left: duration.map(|duration| duration.saturating_sub(elapsed)),
+            left: length.duration.map(|duration| duration.saturating_sub(elapsed)),
+            planned: length
+                .count
+                .map(|count| count.saturating_mul(facts.devices.len() as u64)),
             sent_rate: rate(reading.sent, |last| last.sent),
             received_rate: rate(unique, |last| last.unique),
             response: percentiles(0),
@@ -177,14 +185,38 @@ pub fn pair((p50, p99): (Option<i64>, Option<i64>)) -> String {
 }
 
 impl Figures {
+    /// How far the sending is, and what is left of it.
+    pub fn course(&self) -> String {
+        let elapsed = format!("{:.0} s", self.elapsed.as_secs_f64());
+        let left = self.left.map(|left| format!("{:.0} s left", left.as_secs_f64()));
+        let planned = self
+            .planned
+            .map(|planned| format!("{} of {} messages", count(self.sent), count(planned)));
+        match (left, planned) {
+            (None, None) => elapsed,
+            (Some(left), None) => format!("{elapsed}, {left}"),
+            (None, Some(planned)) => format!("{elapsed}, {planned}"),
+            (Some(left), Some(planned)) => format!("{elapsed}, {planned}, {left} at most"),
+        }
+    }
+
+    /// Which part of the sending is done; whichever end is nearer. Zero where it has none.
+    pub fn done(&self) -> f64 {
+        let share = |part: f64, whole: f64| part / whole.max(1e-9);
+        let of_time = self.left.map(|left| {
+            let elapsed = self.elapsed.as_secs_f64();
+            share(elapsed, elapsed + left.as_secs_f64())
+        });
+        let of_count = self.planned.map(|planned| share(self.sent as f64, planned as f64));
+        let done = of_time.unwrap_or(0.0).max(of_count.unwrap_or(0.0));
+        done.clamp(0.0, 1.0)
+    }
+
     /// One line for a log.
     pub fn line(&self) -> String {
-        let left = self
-            .left
-            .map_or_else(String::new, |left| format!(", {:.0} s left", left.as_secs_f64()));
         format!(
-            "{:>5.0} s{left}: {} msg/s out, {} in, response p50/p99 {}, late {}, {} missing, {} unsent, {}",
-            self.elapsed.as_secs_f64(),
+            "{}: {} msg/s out, {} in, response p50/p99 {}, late {}, {} missing, {} unsent, {}",
+            self.course(),
             count(self.sent_rate.round() as u64),
             count(self.received_rate.round() as u64),
             pair(self.response),
@@ -199,6 +231,39 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where the devices end by themselves is said, be it after a time, after a count, or after whichever comes first.
+    #[test]
+    fn the_course_has_an_end() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (left, planned, course, done) in [
+            (None, None, "6 s", 0.0),
+            (seconds(4), None, "6 s, 4 s left", 0.6),
+            (None, Some(2_000), "6 s, 500 of 2,000 messages", 0.25),
+            (
+                seconds(4),
+                Some(2_000),
+                "6 s, 500 of 2,000 messages, 4 s left at most",
+                0.6,
+            ),
+            (
+                seconds(54),
+                Some(500),
+                "6 s, 500 of 500 messages, 54 s left at most",
+                1.0,
+            ),
+        ] {
+            let figures = Figures {
+                elapsed: Duration::from_secs(6),
+                left,
+                planned,
+                sent: 500,
+                ..Figures::default()
+            };
+            assert_eq!((figures.course().as_str(), figures.done()), (course, done));
+            assert!(figures.line().starts_with(&format!("{course}: ")), "{}", figures.line());
+        }
+    }
 
     /// What was recorded between two readings alone decides the percentiles between them.
     #[test]

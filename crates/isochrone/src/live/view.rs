@@ -89,20 +89,15 @@ fn lines(figures: &Figures) -> Vec<Line<'static>> {
 }
 
 fn progress(figures: &Figures) -> Gauge<'static> {
-    let elapsed = figures.elapsed.as_secs_f64();
-    let (ratio, label) = match (figures.state.as_str(), figures.left) {
-        ("open", Some(left)) => {
-            let left = left.as_secs_f64();
-            (
-                elapsed / (elapsed + left).max(1e-9),
-                format!("{elapsed:.0} s, {left:.0} s left"),
-            )
+    let (ratio, label) = match figures.state.as_str() {
+        "open" if figures.left.is_none() && figures.planned.is_none() => {
+            (0.0, format!("{}, until stopped", figures.course()))
         }
-        ("open", None) => (0.0, format!("{elapsed:.0} s, until stopped")),
-        (state, _) => (1.0, state.to_owned()),
+        "open" => (figures.done(), figures.course()),
+        state => (1.0, state.to_owned()),
     };
     Gauge::default()
-        .ratio(ratio.clamp(0.0, 1.0))
+        .ratio(ratio)
         .label(label)
         .gauge_style(Style::new().cyan())
 }
