@@ -59,7 +59,8 @@ fn append_only(value: &str) -> Finding {
     if value == "yes" {
         return Finding::good(what, "appendonly yes");
     }
-    let mend = "a restart would lose the run: set `appendonly yes` and `appendfsync everysec`";
+    // How often that is then synced is a finding of its own.
+    let mend = "a restart would lose the run: set `appendonly yes` in its configuration, or while it runs with `redis-cli config set appendonly yes`";
     Finding::mend(what, &format!("appendonly {value}"), mend)
 }
 
@@ -85,4 +86,30 @@ fn eviction(value: &str) -> Finding {
         value,
         "keys of a run could be evicted: set `maxmemory-policy noeviction`",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each finding says what to change of what it found, and of nothing else.
+    #[test]
+    fn advice_is_about_what_was_found() {
+        for (finding, named, other) in [
+            (append_only("no"), "`appendonly yes`", "appendfsync"),
+            (fsync("no"), "`appendfsync everysec`", "appendonly"),
+            (eviction("allkeys-lru"), "`maxmemory-policy noeviction`", "append"),
+        ] {
+            let mend = finding.mend.unwrap();
+            assert!(mend.contains(named) && !mend.contains(other), "{mend}");
+        }
+        for well in [
+            append_only("yes"),
+            fsync("everysec"),
+            fsync("always"),
+            eviction("noeviction"),
+        ] {
+            assert_eq!(well.mend, None, "{}", well.what);
+        }
+    }
 }
