@@ -21,6 +21,8 @@ use crate::Context;
 mod closer;
 mod watcher;
 
+pub use closer::SINK_PATIENCE;
+
 use closer::Closer;
 use watcher::Watcher;
 

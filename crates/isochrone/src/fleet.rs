@@ -20,9 +20,10 @@ use crate::{
     cli::Format,
     facts::{Wanted, gather},
     length::Length,
-    live::Live,
+    live::{Live, awaited::pending},
     runs,
     tasks::conclude,
+    text::count,
 };
 
 /// What the end of a run may take beside the drain: last cuts, and a large fleet's disconnects.
@@ -88,6 +89,7 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         &plotter.tasks,
         &measuring,
     );
+    let own_store = all.common.redis_url.iter().any(|url| url.starts_with("memory:"));
     let length = Length::of(&all.producer);
     banner(&all, &run, length, broker.is_some());
 
@@ -137,11 +139,11 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         facts
     });
     match sending.cause() {
-        Cause::Asked => Ok(conclude(&facts?, format)),
+        Cause::Asked => Ok(end(&facts?, format, own_store)),
         cause => {
             // What was measured until then is worth having.
             if let Some(facts) = facts.ok().filter(has_sent) {
-                conclude(&facts, format);
+                end(&facts, format, own_store);
             }
             match cause {
                 Cause::Failed(what) => Err(what.into()),
@@ -187,6 +189,23 @@ async fn send<T, E: Display>(sent: impl Future<Output = Result<T, E>>, parts: &m
 async fn told_to_stop(sending: Stop, clock: Arc<dyn Clock>) -> Reference {
     sending.finishing().await;
     clock.reference()
+}
+
+/// Prints the report, and says what sinks have not had and what becomes of it.
+fn end(facts: &RunFacts, format: Format, own_store: bool) -> u8 {
+    let code = conclude(facts, format);
+    let fate = if own_store {
+        "they are gone with this process's store"
+    } else {
+        "a plotter that serves every run delivers them as long as the run is kept"
+    };
+    for (sink, pending) in pending(facts) {
+        eprintln!(
+            "isochrone: {sink} has not had {} samples (pending): {fate}",
+            count(pending)
+        );
+    }
+    code
 }
 
 fn has_sent(facts: &RunFacts) -> bool {

@@ -1,5 +1,6 @@
 //! What is said while a run is under way: a view on a terminal, plain lines elsewhere. Always on stderr.
 
+pub mod awaited;
 mod figures;
 mod view;
 

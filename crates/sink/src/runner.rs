@@ -211,10 +211,11 @@ impl Runner {
         match timeout(deadline, &mut self.task).await {
             Ok(Ok(())) => {}
             Ok(Err(ended)) => error!(sink, "failed to finish: {ended}"),
-            Err(_) => {
-                let cuts = self.shared.queue().cuts.len();
-                warn!(sink, cuts, "sink did not finish in time; its cuts stay in the store");
-            }
+            // How much that is, the ledger knows: what waits here may long have left, and the store holds more.
+            Err(_) => warn!(
+                sink,
+                "sink did not finish in time; what it has not had stays in the store, pending in the ledger"
+            ),
         }
     }
 }

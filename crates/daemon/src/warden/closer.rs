@@ -25,7 +25,7 @@ use super::{LONG_ANSWER, answer, watcher::poll_every};
 use crate::Context;
 
 /// How long a run that is otherwise at rest waits for a sink that does not move: a restart of its back end fits in.
-const SINK_PATIENCE: Duration = Duration::from_secs(60);
+pub const SINK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How soon the leader sees that a run may move on.
 const LEAD_EVERY: Duration = Duration::from_millis(250);

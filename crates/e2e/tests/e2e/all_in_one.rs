@@ -194,6 +194,28 @@ fn a_run_that_does_not_finish_says_why() {
     }
 }
 
+/// A sink that is away is named while the run waits for it, and what it has not had at the end.
+#[test]
+fn a_sink_that_is_awaited_is_said() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let mut run = command("isochrone", &[("ISOCHRONE_INFLUXDB_URL", "http://127.0.0.1:9")]);
+    run.args(["--devices", "2", "--rate", "50", "--duration", "2s", "--drain", "1s"]);
+    run.args(["--shutdown", "1s", "--format", "json"]);
+    let mut process = Process::start("isochrone", run, folder.path());
+    isochrone_e2e::wait::until("the wait to be said", Duration::from_secs(40), || {
+        let said = process.stderr();
+        said.lines().any(|line| {
+            line.contains("waiting for influxdb (200 samples pending), ") && line.ends_with(" s more at most")
+        })
+    });
+    // It would wait for a minute.
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(Duration::from_secs(30)), 1, "{}", process.stderr());
+    let said = process.stderr();
+    let fate = "isochrone: influxdb has not had 200 samples (pending): they are gone with this process's store";
+    assert!(said.contains(fate) && !said.contains("cuts="), "{said}");
+}
+
 /// The text report is for people: it names the run, the figures and the ledger.
 #[test]
 fn the_text_report_says_what_matters() {

@@ -9,6 +9,7 @@ use isochrone_model::{
     verdict::verdict,
 };
 
+use super::awaited::{Awaited, Watch};
 use crate::{
     length::Length,
     text::{count, nanos},
@@ -47,12 +48,15 @@ pub struct Figures {
     pub connects: (u64, u64),
     /// The newest complete second's verdict.
     pub verdict: &'static str,
+    /// Sinks that the run's end waits for.
+    pub awaited: Option<Awaited>,
 }
 
 /// Remembers the last reading.
 #[derive(Default)]
 pub struct Gauge {
     last: Option<Reading>,
+    sinks: Watch,
 }
 
 struct Reading {
@@ -145,6 +149,7 @@ impl Gauge {
             unsent: sum(|row| row.unsent),
             connects,
             verdict: newest.map_or("–", |(_, facts)| verdict(facts).worst.name()),
+            awaited: self.sinks.look(facts, now),
         };
         self.last = Some(reading);
         figures
@@ -214,6 +219,9 @@ impl Figures {
 
     /// One line for a log.
     pub fn line(&self) -> String {
+        if let Some(awaited) = &self.awaited {
+            return format!("{:.0} s: {awaited}", self.elapsed.as_secs_f64());
+        }
         format!(
             "{}: {} msg/s out, {} in, response p50/p99 {}, late {}, {} missing, {} unsent, {}",
             self.course(),

@@ -94,7 +94,13 @@ fn progress(figures: &Figures) -> Gauge<'static> {
             (0.0, format!("{}, until stopped", figures.course()))
         }
         "open" => (figures.done(), figures.course()),
-        state => (1.0, state.to_owned()),
+        state => (
+            1.0,
+            figures
+                .awaited
+                .as_ref()
+                .map_or_else(|| state.to_owned(), ToString::to_string),
+        ),
     };
     Gauge::default()
         .ratio(ratio)
