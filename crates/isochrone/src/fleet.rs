@@ -6,7 +6,7 @@ use isochrone_daemon::{
     Cause, Context, Health, Metrics, Shared, Stop, chassis,
     clock::discipline,
     page,
-    settings::{All, ProducerSettings, Source},
+    settings::{All, ProducerSettings, Source, without_secrets},
 };
 use isochrone_model::{
     report::RunFacts,
@@ -91,7 +91,11 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     );
     let own_store = all.common.redis_url.iter().any(|url| url.starts_with("memory:"));
     let length = Length::of(&all.producer);
-    banner(&all, &run, length, broker.is_some());
+    let places = Places {
+        broker: broker.is_none().then_some(all.producer.broker.as_str()),
+        store: (!own_store).then(|| all.common.redis_url.join(",")),
+    };
+    banner(&all, &run, length, &places);
 
     let watching = Live {
         store: store.clone(),
@@ -277,13 +281,16 @@ impl Parts {
     }
 }
 
-fn banner(all: &All, run: &RunRecord, length: Length, embedded: bool) {
+/// Broker and store, where they are not this process's own.
+struct Places<'a> {
+    broker: Option<&'a str>,
+    store: Option<String>,
+}
+
+fn banner(all: &All, run: &RunRecord, length: Length, places: &Places<'_>) {
     let producer = &all.producer;
-    let place = if embedded {
-        "the embedded broker".to_owned()
-    } else {
-        isochrone_daemon::settings::without_secrets(&producer.broker)
-    };
+    let place = |url: Option<&str>| url.map_or_else(|| "embedded".to_owned(), without_secrets);
+    let (broker, store) = (place(places.broker), place(places.store.as_deref()));
     let total = match producer.rate.per_second() {
         Some(rate) => format!(
             "{} msg/s each, {} msg/s in all",
@@ -293,7 +300,7 @@ fn banner(all: &All, run: &RunRecord, length: Length, embedded: bool) {
         None => "as fast as it goes".to_owned(),
     };
     eprintln!(
-        "run {}: {} devices, {total}, QoS {}, MQTT {}, {length}, on {place}",
+        "run {}: {} devices, {total}, QoS {}, MQTT {}, {length}; broker {broker}, store {store}",
         run.run, producer.devices, producer.qos, producer.mqtt_version
     );
 }

@@ -233,4 +233,6 @@ fn the_text_report_says_what_matters() {
         assert!(text.contains(word), "no {word:?} in:\n{text}");
     }
     assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("for 3s; broker embedded, store embedded"), "{said}");
 }

@@ -222,8 +222,12 @@ impl Figures {
         if let Some(awaited) = &self.awaited {
             return format!("{:.0} s: {awaited}", self.elapsed.as_secs_f64());
         }
+        let verdict = match self.verdict {
+            "–" => String::new(),
+            verdict => format!(", newest second {verdict}"),
+        };
         format!(
-            "{}: {} msg/s out, {} in, response p50/p99 {}, late {}, {} missing, {} unsent, {}",
+            "{}: {} msg/s out, {} in, response p50/p99 {}, late {}, {} missing, {} unsent{verdict}",
             self.course(),
             count(self.sent_rate.round() as u64),
             count(self.received_rate.round() as u64),
@@ -231,7 +235,6 @@ impl Figures {
             pair(self.late),
             count(self.missing),
             count(self.unsent),
-            self.verdict,
         )
     }
 }
@@ -271,6 +274,22 @@ mod tests {
             assert_eq!((figures.course().as_str(), figures.done()), (course, done));
             assert!(figures.line().starts_with(&format!("{course}: ")), "{}", figures.line());
         }
+    }
+
+    /// The verdict in a line is that of the newest second; before there is one, nothing is said of it.
+    #[test]
+    fn a_line_ends_with_the_newest_verdict() {
+        let mut figures = Figures {
+            verdict: "–",
+            ..Figures::default()
+        };
+        assert!(figures.line().ends_with(", 0 unsent"), "{}", figures.line());
+        figures.verdict = "valid";
+        assert!(
+            figures.line().ends_with(", 0 unsent, newest second valid"),
+            "{}",
+            figures.line()
+        );
     }
 
     /// What was recorded between two readings alone decides the percentiles between them.
