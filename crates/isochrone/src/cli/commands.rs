@@ -4,7 +4,7 @@ use clap::{
     Arg, ArgAction, Command,
     builder::{PossibleValue, PossibleValuesParser},
 };
-use isochrone_daemon::settings::declarations;
+use isochrone_daemon::settings::{Declaration, declarations};
 
 use super::{DEFAULTS, EMBEDDED};
 
@@ -145,7 +145,7 @@ pub fn flags(command: Option<&str>) -> Vec<(String, String)> {
             };
             let own = (
                 declaration.field.to_owned(),
-                format!("{}{default}{secret}", declaration.help),
+                format!("{}{default}{secret}", meaning(command, declaration)),
             );
             let file = (
                 format!("{}_file", declaration.field),
@@ -154,6 +154,15 @@ pub fn flags(command: Option<&str>) -> Vec<(String, String)> {
             std::iter::once(own).chain(declaration.file.then_some(file))
         })
         .collect()
+}
+
+/// What a setting means to a command: which run is another matter to those that look at one.
+fn meaning(command: Option<&str>, declaration: &'static Declaration) -> &'static str {
+    match (command, declaration.field) {
+        (Some("purge"), "run") => "The run to delete.",
+        (Some("report" | "samples"), "run") => "Which run. Unset: the newest.",
+        _ => &declaration.help,
+    }
 }
 
 fn format(picture: bool, what: &str) -> Arg {
