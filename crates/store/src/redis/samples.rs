@@ -1,5 +1,7 @@
 //! The stream of samples and the plotter's work on it.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use isochrone_model::{
@@ -11,7 +13,7 @@ use redis::Value;
 use super::{
     RedisStore,
     reply::{self, corrupt, parse, read, token, words},
-    scripts::{ADVANCE, APPEND, APPEND_SENDS, CUT, Call, FINISH, HOLD, JOIN, LET_GO, RETAIN, Script},
+    scripts::{ADVANCE, APPEND, APPEND_SENDS, CUT, Call, FINISH, HOLD, LET_GO, RETAIN, Script},
 };
 use crate::{
     Error, Samples, partition,
@@ -104,37 +106,24 @@ impl Samples for RedisStore {
         daemon: DaemonId,
         sinks: &[String],
     ) -> Result<Option<PlotterClaim>, Error> {
-        let answer = self
-            .within(run, partition, &HOLD, |call| call.arg(daemon.to_string()))
-            .await?;
+        let fill = |call: Call| {
+            let call = call.arg(daemon.to_string());
+            sinks.iter().fold(call, |call, sink| call.arg(sink.as_str()))
+        };
+        let answer = self.within(run, partition, &HOLD, fill).await?;
         if answer == Value::Nil {
             return Ok(None);
         }
-        let (holds, cuts, cumulative, cursors): (String, Vec<String>, Value, Vec<(String, String)>) =
+        let (holds, cuts, cumulative, cursors): (String, Vec<String>, Value, BTreeMap<String, String>) =
             read("plotter", answer)?;
-        let token = token(&holds)?;
-        let mut cursors = cursors
-            .into_iter()
-            .map(|(sink, text)| Ok((sink, cursor(&text)?)))
-            .collect::<Result<std::collections::BTreeMap<_, _>, Error>>()?;
-        let fresh = Cursor::joining(&cursors);
-        let new: Vec<&String> = sinks.iter().filter(|sink| !cursors.contains_key(*sink)).collect();
-        if !new.is_empty() {
-            let text = cursor_text(&fresh)?;
-            let fill = |call: Call| {
-                let call = call.arg(daemon.to_string()).arg(token.0);
-                new.iter().fold(call, |call, sink| call.arg(sink.as_str()).arg(&text))
-            };
-            if !read::<bool>("cursors", self.within(run, partition, &JOIN, fill).await?)? {
-                return Ok(None);
-            }
-            cursors.extend(new.into_iter().map(|sink| (sink.clone(), fresh.clone())));
-        }
         Ok(Some(PlotterClaim {
-            token,
+            token: token(&holds)?,
             cuts: cuts.iter().map(|text| cut(text)).collect::<Result<_, _>>()?,
             cumulative: reply::fields("cumulative", cumulative)?,
-            cursors: cursors.into_iter().collect(),
+            cursors: cursors
+                .into_iter()
+                .map(|(sink, text)| Ok((sink, cursor(&text)?)))
+                .collect::<Result<_, Error>>()?,
         }))
     }
 

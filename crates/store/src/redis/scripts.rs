@@ -42,7 +42,6 @@ scripts! {
     APPEND = "prelude.lua" "partition.lua" "write.lua" "append.lua";
     APPEND_SENDS = "prelude.lua" "partition.lua" "write.lua" "append_sends.lua";
     HOLD = "prelude.lua" "partition.lua" "hold.lua";
-    JOIN = "prelude.lua" "partition.lua" "join.lua";
     CUT = "prelude.lua" "partition.lua" "cut.lua";
     ADVANCE = "prelude.lua" "partition.lua" "advance.lua";
     RETAIN = "prelude.lua" "partition.lua" "retain.lua";

@@ -71,6 +71,7 @@ contract! {
     samples::a_lost_token_fences_only_its_topic
     samples::a_full_partition_sheds_and_counts
     samples::a_slow_sink_alone_loses_what_it_holds_back
+    samples::a_sink_that_joins_amid_a_drop_misses_no_count
     samples::last_words_make_vanished_rows_exact
     samples::an_entry_is_pending_until_its_cut
     plotting::one_plotter_holds_a_partition

@@ -10,7 +10,8 @@ use isochrone_model::{
 use isochrone_store::{
     Error, Store,
     types::{
-        ClaimEnd, Cursor, Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush, SinkCounts,
+        ClaimEnd, Claimed, Cursor, Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush,
+        SinkCounts,
     },
 };
 
@@ -190,15 +191,7 @@ static LARGE: [u8; 100_000] = [b'x'; 100_000];
 pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a"]).await;
     let claim = fixture.claim_one(ALICE).await;
-    let large = |batch, before, samples, second| ReceiptFlush {
-        batch,
-        entries: vec![entry(
-            EntryKind::Receipt,
-            second,
-            vec![part("a", claim.token, samples, &LARGE)],
-        )],
-        states: vec![save(&claim.topic, claim.token, before, b"state")],
-    };
+    let large = |batch, before, samples, second| large_flush(batch, &claim, before, samples, second);
     let sinks = ["fast".to_owned(), "slow".to_owned()];
     let held = fixture.store.hold(&fixture.run, HERE, BOB, &sinks).await.unwrap();
     let token = held.unwrap().token;
@@ -298,6 +291,78 @@ pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
         .map(|entry| entry.entry.second.0)
         .collect();
     assert_eq!(left, [104, 105]);
+}
+
+/// A slow sink that has not passed two cuts of a large entry each, with 10 and 20 samples: one more entry fits beside one
+/// of them only.
+async fn behind_by_two(fixture: &Fixture, claim: &Claimed) {
+    let held = fixture
+        .store
+        .hold(&fixture.run, HERE, BOB, &["slow".to_owned()])
+        .await
+        .unwrap()
+        .unwrap();
+    for number in 1..=2 {
+        let (before, second) = (10 * (number - 1), 100 + number as i64);
+        fixture
+            .append(ALICE, &large_flush(number, claim, before, 10 * number, second))
+            .await;
+        let cut = NewCut {
+            cut: Cut {
+                number,
+                last: entries(fixture).await.last().unwrap().id,
+                second: Second(second),
+            },
+            changed: vec![],
+        };
+        fixture
+            .store
+            .cut(&fixture.run, HERE, BOB, held.token, &cut)
+            .await
+            .unwrap();
+    }
+    fixture.store.retain(&fixture.run, HERE, 150_000).await.unwrap();
+}
+
+fn large_flush(batch: u64, claim: &Claimed, before: u64, samples: u64, second: i64) -> ReceiptFlush {
+    let parts = vec![part(claim.topic.as_str(), claim.token, samples, &LARGE)];
+    ReceiptFlush {
+        batch,
+        entries: vec![entry(EntryKind::Receipt, second, parts)],
+        states: vec![save(&claim.topic, claim.token, before, b"state")],
+    }
+}
+
+/// By sink: the cut its cursor stands at, and samples dropped for it.
+async fn dropped_for(fixture: &Fixture) -> BTreeMap<String, (u64, u64)> {
+    let snapshot = fixture.store.snapshot(&fixture.run, HERE).await.unwrap();
+    let cursors = snapshot.cursors.into_iter();
+    cursors
+        .map(|(sink, cursor)| {
+            let dropped = cursor.topics.values().map(|counts| counts.sink_dropped).sum();
+            (sink, (cursor.cut, dropped))
+        })
+        .collect()
+}
+
+pub async fn a_sink_that_joins_amid_a_drop_misses_no_count(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a"]).await;
+    let claim = fixture.claim_one(ALICE).await;
+    behind_by_two(&fixture, &claim).await;
+    // Asked for at once, so that whatever joining takes more than one step for is overtaken by the drop.
+    let sinks = ["slow".to_owned(), "new".to_owned()];
+    let next = large_flush(3, &claim, 30, 5, 103);
+    let (joined, answer) = tokio::join!(
+        fixture.store.hold(&fixture.run, HERE, BOB, &sinks),
+        fixture.append(ALICE, &next)
+    );
+    assert!(joined.unwrap().is_some());
+    assert_eq!(answer, FlushAnswer::default());
+    let dropped = (1, 10);
+    assert_eq!(
+        dropped_for(&fixture).await,
+        BTreeMap::from([("slow".to_owned(), dropped), ("new".to_owned(), dropped)])
+    );
 }
 
 pub async fn last_words_make_vanished_rows_exact(store: Arc<dyn Store>) {
