@@ -31,22 +31,26 @@ end
 
 while i <= #ARGV do
   local kind, second, head, parts, kept = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), {}
-  local full = not has_room(limit)
   i = i + 4
   for _ = 1, parts do
-    local topic, token, samples = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+    local topic, token = ARGV[i], ARGV[i + 1]
     if not held(daemon, topic, token) then
       fence(topic)
     else
-      local stored, dropped = counts(topic)
-      if full then dropped = dropped + samples else stored = stored + samples end
-      call('HSET', at('counts'), topic, text(stored) .. ' ' .. text(dropped))
       table.insert(kept, topic)
       table.insert(kept, token .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3])
     end
     i = i + 4
   end
   if #kept > 0 or parts == 0 then
+    -- Nothing is dropped for an entry of which the fences leave nothing.
+    local full = not has_room(limit)
+    for j = 1, #kept, 2 do
+      local topic, samples = kept[j], tonumber(string.match(kept[j + 1], '^%d+ (%d+)'))
+      local stored, dropped = counts(topic)
+      if full then dropped = dropped + samples else stored = stored + samples end
+      call('HSET', at('counts'), topic, text(stored) .. ' ' .. text(dropped))
+    end
     if full then answer[2] = answer[2] + 1 else write(daemon, batch, kind, second, head, kept) end
   end
 end

@@ -72,6 +72,7 @@ contract! {
     samples::a_full_partition_sheds_and_counts
     samples::a_slow_sink_alone_loses_what_it_holds_back
     samples::a_sink_that_joins_amid_a_drop_misses_no_count
+    samples::what_is_fenced_drops_nothing_for_slow_sinks
     samples::last_words_make_vanished_rows_exact
     samples::an_entry_is_pending_until_its_cut
     plotting::one_plotter_holds_a_partition

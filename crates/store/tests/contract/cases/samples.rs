@@ -365,6 +365,27 @@ pub async fn a_sink_that_joins_amid_a_drop_misses_no_count(store: Arc<dyn Store>
     );
 }
 
+pub async fn what_is_fenced_drops_nothing_for_slow_sinks(store: Arc<dyn Store>) {
+    let fixture = Fixture::new(store, "r", &["a"]).await;
+    let claim = fixture.claim_one(ALICE).await;
+    behind_by_two(&fixture, &claim).await;
+    let back = [given_back(&claim, ClaimEnd::Free)];
+    fixture
+        .store
+        .give_back(&fixture.run, HERE, ALICE, &back, Left::GivenBack { session: true })
+        .await
+        .unwrap();
+    let answer = fixture.append(ALICE, &large_flush(3, &claim, 30, 5, 103)).await;
+    assert_eq!((answer.fenced.len(), answer.shed), (1, 0));
+    assert_eq!(
+        dropped_for(&fixture).await,
+        BTreeMap::from([("slow".to_owned(), (0, 0))])
+    );
+    assert_eq!(entries(&fixture).await.len(), 2);
+    let topic = fixture.topic("a").await;
+    assert_eq!((topic.stored, topic.dropped), (30, 0));
+}
+
 pub async fn last_words_make_vanished_rows_exact(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a", "b"]).await;
     let row = |sent, ended| SendRow {
