@@ -233,7 +233,7 @@ impl Holding {
 
     /// When every topic is closed nothing can follow: cuts all there is without waiting for its second.
     pub async fn drain(&mut self, desk: &Desk) -> Result<(), Error> {
-        if !self.has_waiting() {
+        if !self.has_waiting() && !self.is_refused() {
             return Ok(());
         }
         let topics = desk.store.topics(&self.run, self.partition).await?;
@@ -246,7 +246,8 @@ impl Holding {
         let Some(second) = self.progress.waiting_to().max(newest).or(self.progress.newest_second()) else {
             return Ok(());
         };
-        self.step(desk, page, second).await
+        self.step(desk, page, second).await?;
+        self.heed_refusals(desk).await
     }
 
     /// Cuts everything that was ever written: the run is closed.
@@ -259,7 +260,7 @@ impl Holding {
                 self.step(desk, page, second).await?;
             }
             if last {
-                return Ok(());
+                return self.heed_refusals(desk).await;
             }
         }
     }

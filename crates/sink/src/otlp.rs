@@ -293,9 +293,14 @@ impl Sink for Otlp {
         }
         // The runner finds by halving which of them it is; what is known of a batch is known of its pieces.
         if self.temporality == Temporality::Cumulative && batch.iter().any(|cut| is_refused(cut)) {
+            let mut progress = self.progress();
+            // When the same comes again after that, it is to be sent again.
+            if let [cut] = batch {
+                progress.batch.retain(|known| *known != identity(cut));
+            }
             return Err(Error::Poison {
                 address: self.client.address().to_owned(),
-                cause: format!("points of running totals were refused: {}", self.progress().message),
+                cause: format!("points of running totals were refused: {}", progress.message),
             });
         }
         let deliveries = batch.iter().map(|cut| {

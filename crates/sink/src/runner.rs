@@ -71,15 +71,16 @@ pub enum Offer {
     Full,
 }
 
-/// A cut that is done with for one sink, in the order of numbers within a partition.
+/// A cut that a sink has no more to do with, in the order of numbers within a partition.
 #[derive(Clone, Debug)]
 pub struct Passed {
     /// Which sink.
     pub sink: &'static str,
     /// Which cut.
     pub cut: Arc<Cut>,
-    /// What became of its samples.
-    pub delivery: Delivery,
+    /// What became of its samples; nothing when it is running totals that the back end refused for good. A newer total makes
+    /// them good where there is one; offered again, they are tried again, by themselves.
+    pub delivery: Option<Delivery>,
 }
 
 /// What a runner has counted since it started.
@@ -273,9 +274,11 @@ async fn work(shared: Arc<Shared>, passed: mpsc::Sender<Passed>) {
             opened = true;
         }
         for (cut, delivery) in deliver(&shared, batch).await {
-            let set_aside = delivery.topics.values().map(|counts| counts.set_aside).sum();
-            shared.counters.set_aside.fetch_add(set_aside, Ordering::Relaxed);
-            shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
+            if let Some(delivery) = &delivery {
+                let set_aside = delivery.topics.values().map(|counts| counts.set_aside).sum();
+                shared.counters.set_aside.fetch_add(set_aside, Ordering::Relaxed);
+                shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
+            }
             if passed
                 .send(Passed {
                     sink: shared.sink.name(),
@@ -295,7 +298,7 @@ async fn work(shared: Arc<Shared>, passed: mpsc::Sender<Passed>) {
 }
 
 /// Delivers a batch however long it takes; what the back end refuses for good is found by halving and set aside.
-async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delivery)> {
+async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Option<Delivery>)> {
     let mut done = Vec::with_capacity(batch.len());
     let mut rest = vec![batch];
     while let Some(mut piece) = rest.pop() {
@@ -310,7 +313,7 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delive
         match delivering.instrument(way).await {
             Outcome::Done(deliveries) => {
                 let later = piece.split_off(deliveries.len().min(piece.len()));
-                done.extend(piece.into_iter().zip(deliveries));
+                done.extend(piece.into_iter().zip(deliveries.into_iter().map(Some)));
                 rest.push(later);
             }
             Outcome::Departed => rest.push(piece),
@@ -320,14 +323,16 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Delive
                 rest.push(piece);
             }
             // A newer total makes it good; until one is taken, all since the last that was is pending.
-            Outcome::Refused if shared.sink.needs() == Needs::Totals => {}
+            Outcome::Refused if shared.sink.needs() == Needs::Totals => {
+                done.extend(piece.into_iter().map(|cut| (cut, None)));
+            }
             Outcome::Refused => {
                 for cut in piece {
                     let samples: u64 = cut.samples.values().sum();
                     warn!(sink = shared.sink.name(), run = %cut.run, partition = %cut.partition, cut = cut.number,
                         samples, "set a cut aside");
                     let delivery = cut.set_aside();
-                    done.push((cut, delivery));
+                    done.push((cut, Some(delivery)));
                 }
             }
         }

@@ -22,8 +22,18 @@ pub struct Account {
     offered: u64,
     /// Cuts that it had in hand when the store dropped them.
     overtaken: BTreeSet<u64>,
+    /// The cut whose running totals its back end refused last.
+    refused: Option<Refused>,
     /// The store has to be told, or asked.
     unsaved: bool,
+}
+
+/// Running totals that a back end refused for good.
+#[derive(Debug)]
+struct Refused {
+    cut: u64,
+    /// They were refused again by themselves: the fault is theirs, not that of others in the same request.
+    alone: bool,
 }
 
 impl Account {
@@ -101,6 +111,41 @@ impl Account {
             counts.exported = received.saturating_sub(others);
         }
         self.unsaved = true;
+    }
+
+    /// Its back end refuses the running totals of a cut for good.
+    pub fn refuse(&mut self, cut: u64) {
+        let again = self.refused.as_ref().is_some_and(|refused| refused.cut == cut);
+        self.refused = Some(Refused { cut, alone: again });
+    }
+
+    /// Whether the running totals of a cut were refused, and are not offered again.
+    pub fn is_refused(&self, cut: u64) -> bool {
+        self.refused
+            .as_ref()
+            .is_some_and(|refused| refused.cut == cut && self.offered == cut && self.cursor.cut < cut)
+    }
+
+    /// The running totals of a cut, the last there are, are refused: once more they are to be offered, then what they hold that
+    /// no earlier ones held is set aside. Answers how many samples that is.
+    pub fn heed_refusal<'a>(&mut self, cut: u64, received: impl Iterator<Item = (&'a Topic, u64)>) -> u64 {
+        if !self.is_refused(cut) {
+            return 0;
+        }
+        if !self.refused.as_ref().is_some_and(|refused| refused.alone) {
+            self.offered = 0;
+            return 0;
+        }
+        let mut set_aside = 0;
+        for (topic, received) in received {
+            let counts = self.cursor.topics.entry(topic.clone()).or_default();
+            let more = received.saturating_sub(counts.sum());
+            counts.set_aside += more;
+            set_aside += more;
+        }
+        self.cursor.cut = cut;
+        self.unsaved = true;
+        set_aside
     }
 
     /// The store has the cursor.

@@ -3,7 +3,10 @@
 //! A cut that has no room in memory is read again when its sink has room for it, and left out where the store has dropped it
 //! meanwhile for that sink.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use isochrone_model::window::{Totals, windows_of_cut};
 use isochrone_sink::{
@@ -157,7 +160,36 @@ impl Holding {
     pub fn is_under_way(&self) -> bool {
         self.accounts
             .values()
-            .any(|account| account.passed() < account.offered())
+            .any(|account| account.passed() < account.offered() && !account.is_refused(account.offered()))
+    }
+
+    /// Whether the newest running totals were refused by a back end.
+    pub(super) fn is_refused(&self) -> bool {
+        let newest = self.progress.newest();
+        self.accounts.values().any(|account| account.is_refused(newest))
+    }
+
+    /// Nothing newer will come that could make refused running totals good.
+    pub(super) async fn heed_refusals(&mut self, desk: &Desk) -> Result<(), Error> {
+        if !self.is_refused() {
+            return Ok(());
+        }
+        let newest = self.progress.newest();
+        for runner in desk.sinks.runners().filter(|runner| runner.needs() == Needs::Totals) {
+            let Some(account) = self.accounts.get_mut(runner.name()) else {
+                continue;
+            };
+            let topics = self.totals.topics().iter();
+            let received = topics.map(|(topic, totals)| (topic, totals.received));
+            let samples = account.heed_refusal(newest, received);
+            if samples > 0 {
+                runner.counters().set_aside.fetch_add(samples, Ordering::Relaxed);
+                warn!(run = %self.run, partition = %self.partition, sink = runner.name(), samples,
+                    "set aside what the last running totals held");
+            }
+        }
+        self.offer(desk).await?;
+        self.save(desk).await
     }
 
     /// Whether nothing is left to do here: all is cut, and every sink, those of other plotters included, has had it.
@@ -183,6 +215,10 @@ impl Holding {
             return;
         }
         let account = self.account(passed.sink);
+        let Some(delivery) = &passed.delivery else {
+            account.refuse(passed.cut.number);
+            return;
+        };
         match runner.needs() {
             Needs::Totals => {
                 let topics = passed.cut.totals.topics().iter();
@@ -191,7 +227,7 @@ impl Holding {
                     topics.map(|(topic, totals)| (topic, totals.received)),
                 );
             }
-            Needs::EveryCut => account.deliver(passed.cut.number, &passed.delivery),
+            Needs::EveryCut => account.deliver(passed.cut.number, delivery),
         }
     }
 

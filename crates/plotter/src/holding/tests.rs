@@ -1,6 +1,9 @@
 //! One partition in memory, with a sink that takes nothing until it is allowed to.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use async_trait::async_trait;
 use isochrone_daemon::clock::SystemClock;
@@ -14,7 +17,10 @@ use isochrone_sink::{Cut, Delivery, Needs, Sink, runner::Passed};
 use isochrone_store::{
     Registry, Samples,
     memory::MemoryStore,
-    types::{DeviceState, EntryId, EntryKind, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush, Role, SCHEMA, TopicSave},
+    types::{
+        DeviceState, EntryId, EntryKind, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush, Role, SCHEMA, SinkCounts,
+        TopicSave,
+    },
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -28,7 +34,10 @@ const EACH: u64 = 2_000;
 
 /// Remembers which sequences it was given.
 struct Slow {
+    needs: Needs,
     may: Semaphore,
+    /// How many deliveries it still refuses for good.
+    refuses: AtomicU32,
     had: Mutex<Vec<u64>>,
 }
 
@@ -39,11 +48,22 @@ impl Sink for Slow {
     }
 
     fn needs(&self) -> Needs {
-        Needs::EveryCut
+        self.needs
     }
 
     async fn deliver(&self, batch: &[Arc<Cut>]) -> Result<Vec<Delivery>, isochrone_sink::Error> {
         self.may.acquire().await.unwrap().forget();
+        let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
+        if self
+            .refuses
+            .fetch_update(set, fetch, |left| left.checked_sub(1))
+            .is_ok()
+        {
+            return Err(isochrone_sink::Error::Poison {
+                address: "there".to_owned(),
+                cause: "on purpose".to_owned(),
+            });
+        }
         let mut had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in &batch[0].entries {
             let CutEntry::Receipt { parts, .. } = entry else {
@@ -73,7 +93,7 @@ struct World {
 }
 
 impl World {
-    async fn new(retain: u64) -> World {
+    async fn new(needs: Needs, retain: u64) -> World {
         let clock = SystemClock::alone(None);
         let store = MemoryStore::new(clock.clone());
         let pins = Pins {
@@ -117,6 +137,8 @@ impl World {
             .unwrap();
 
         let sink = Arc::new(Slow {
+            needs,
+            refuses: AtomicU32::new(0),
             may: Semaphore::new(0),
             had: Mutex::default(),
         });
@@ -205,16 +227,21 @@ impl World {
     async fn catch_up(&mut self) {
         self.sink.may.add_permits(10_000);
         while self.holding.is_behind(&self.desk) {
-            let passed = tokio::time::timeout(Duration::from_secs(30), self.results.recv());
-            let passed = passed.await.expect("a result").expect("the runner lives");
-            self.holding.passed(&self.desk, &passed);
-            self.holding.save(&self.desk).await.unwrap();
+            self.hear().await;
             self.holding.offer(&self.desk).await.unwrap();
         }
     }
 
-    /// What the store says became of the samples: exported, dropped.
-    async fn account(&self) -> (u64, u64) {
+    /// Takes what the sink says of one cut.
+    async fn hear(&mut self) {
+        let passed = tokio::time::timeout(Duration::from_secs(30), self.results.recv());
+        let passed = passed.await.expect("a result").expect("the runner lives");
+        self.holding.passed(&self.desk, &passed);
+        self.holding.save(&self.desk).await.unwrap();
+    }
+
+    /// What the store says became of the samples.
+    async fn account(&self) -> SinkCounts {
         let claim = self
             .store
             .hold(&self.run, HERE, DaemonId(3), &[])
@@ -222,9 +249,7 @@ impl World {
             .unwrap()
             .unwrap();
         let (_, cursor) = claim.cursors.into_iter().find(|(sink, _)| sink == "slow").unwrap();
-        let counts = cursor.topics.values().next().copied().unwrap_or_default();
-        assert_eq!((counts.thinned, counts.set_aside), (0, 0));
-        (counts.exported, counts.sink_dropped)
+        cursor.topics.values().next().copied().unwrap_or_default()
     }
 
     fn had(&self) -> Vec<u64> {
@@ -235,7 +260,7 @@ impl World {
 /// However long a sink takes nothing, what waits for it in memory is bounded; it gets all of it in the end, once and in order.
 #[tokio::test]
 async fn a_slow_sink_is_served_from_the_store() {
-    let mut world = World::new(1 << 30).await;
+    let mut world = World::new(Needs::EveryCut, 1 << 30).await;
     for _ in 0..600 {
         world.second().await;
     }
@@ -244,7 +269,11 @@ async fn a_slow_sink_is_served_from_the_store() {
     assert!(bytes > KEPT_BYTES / 2, "{bytes}: more would have fit");
     world.catch_up().await;
     assert!(world.had().into_iter().eq(0..world.count));
-    assert_eq!(world.account().await, (world.count, 0));
+    let all = SinkCounts {
+        exported: world.count,
+        ..SinkCounts::default()
+    };
+    assert_eq!(world.account().await, all);
     let left = world
         .store
         .entries(&world.run, HERE, EntryId::default(), 9)
@@ -257,15 +286,54 @@ async fn a_slow_sink_is_served_from_the_store() {
 /// nothing twice; a successor goes on from there.
 #[tokio::test]
 async fn what_was_dropped_is_in_the_account() {
-    let mut world = World::new(2 << 20).await;
+    let mut world = World::new(Needs::EveryCut, 2 << 20).await;
     for _ in 0..600 {
         world.second().await;
     }
     world.catch_up().await;
     let had = world.had();
     assert!(had.is_sorted_by(|a, b| a < b), "in order, nothing twice");
-    let (exported, dropped) = world.account().await;
+    let counts = world.account().await;
+    let (exported, dropped) = (counts.exported, counts.sink_dropped);
     assert_eq!(exported, had.len() as u64);
     assert_eq!(exported + dropped, world.count);
     assert!(dropped > 0 && exported > 0, "{exported} {dropped}");
+}
+
+/// Running totals that are refused are made good by newer ones. The last ones come again, by themselves; refused once more, what
+/// no earlier ones held is set aside, and nothing is left to do.
+#[tokio::test]
+async fn the_last_totals_are_set_aside_when_refused() {
+    for (refusals, exported) in [(1, 3 * EACH), (2, 2 * EACH)] {
+        let mut world = World::new(Needs::Totals, 1 << 30).await;
+        world.sink.may.add_permits(100);
+        world.sink.refuses.store(1, Ordering::SeqCst);
+        world.second().await;
+        world.hear().await;
+        assert!(world.holding.is_behind(&world.desk), "nothing was taken yet");
+        world.second().await;
+        world.hear().await;
+        assert!(!world.holding.is_behind(&world.desk), "newer ones hold all");
+
+        world.sink.refuses.store(refusals, Ordering::SeqCst);
+        world.second().await;
+        world.hear().await;
+        assert!(
+            !world.holding.is_under_way(),
+            "nothing is to come of them by themselves"
+        );
+        world.holding.finish(&world.desk).await.unwrap();
+        assert!(!world.holding.is_done(), "offered once more");
+        world.hear().await;
+        world.holding.finish(&world.desk).await.unwrap();
+        assert!(world.holding.is_done());
+        let counts = SinkCounts {
+            exported,
+            set_aside: 3 * EACH - exported,
+            ..SinkCounts::default()
+        };
+        assert_eq!(world.account().await, counts);
+        let told = &world.desk.sinks.runners().next().unwrap().counters().set_aside;
+        assert_eq!(told.load(Ordering::SeqCst), counts.set_aside);
+    }
 }

@@ -306,6 +306,10 @@ async fn refused_points_of_running_totals() {
     assert!(matches!(sink.deliver(&next[1..]).await, Err(Error::Poison { .. })));
     assert_eq!((server.requests().len(), sink.rejected_points()), (3, 6));
 
+    // The last total of a run: nothing newer follows, so it comes again, and is sent again.
+    assert_eq!(sink.deliver(&next[1..]).await.unwrap(), [next[1].delivered()]);
+    assert_eq!((server.requests().len(), sink.rejected_points()), (4, 6));
+
     let last = batch(at + 2);
     assert_eq!(sink.deliver(&last).await.unwrap().len(), 2);
     assert_eq!(sink.rejected_points(), 6);

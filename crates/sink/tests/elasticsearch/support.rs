@@ -143,7 +143,7 @@ impl Work {
             assert!(passed.cut.number > last, "in order");
             last = passed.cut.number;
             let samples: u64 = passed.cut.samples.values().sum();
-            let counts = passed.delivery.topics.values();
+            let counts = passed.delivery.iter().flat_map(|delivery| delivery.topics.values());
             let all: u64 = counts
                 .clone()
                 .map(|counts| counts.exported + counts.thinned + counts.set_aside)
