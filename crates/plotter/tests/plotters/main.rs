@@ -13,6 +13,34 @@ use support::{Deadline, PARTITIONS, Running, Server, World, sum};
 
 const DEVICES: u64 = 20;
 
+/// Each case runs on both stores.
+macro_rules! on_both_stores {
+    ($($case:ident)+) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let clock = super::SystemClock::alone(None);
+                super::$case(super::MemoryStore::new(clock.clone()), clock).await;
+            })+
+        }
+
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let server = super::Server::start().await;
+                super::$case(server.store(), super::SystemClock::alone(None)).await;
+            })+
+        }
+    };
+}
+
+on_both_stores! {
+    shares_gives_back_and_counts_once
+    end_together
+    leaves_what_others_have_to_do
+    comes_late_and_leaves
+}
+
 /// One plotter takes all, a second one half, which comes back when that one leaves, and when a third one dies; late samples
 /// are counted like others; the closed run shows what the ledger says.
 async fn shares_gives_back_and_counts_once(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
@@ -142,9 +170,7 @@ async fn leaves_what_others_have_to_do(store: Arc<dyn Store>, clock: Arc<SystemC
     })
     .await;
     world.end().await;
-    for state in [RunState::Draining, RunState::Closed] {
-        world.store.advance_run(&world.run, state).await.unwrap();
-    }
+    world.close().await;
     second.kill().await;
     let inherited = Deadline::new("the dead one's share to come to the other");
     while world.holders().await != BTreeMap::from([(first.daemon, all)]) {
@@ -152,32 +178,6 @@ async fn leaves_what_others_have_to_do(store: Arc<dyn Store>, clock: Arc<SystemC
     }
     first.finish().await;
     assert!(world.all_holders().await.is_empty(), "another plotter can take them");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_others_have_to_do_in_memory() {
-    let clock = SystemClock::alone(None);
-    let store = MemoryStore::new(clock.clone());
-    leaves_what_others_have_to_do(store, clock).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_others_have_to_do_on_redis() {
-    let server = Server::start().await;
-    leaves_what_others_have_to_do(server.store(), SystemClock::alone(None)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_end_in_memory() {
-    let clock = SystemClock::alone(None);
-    let store = MemoryStore::new(clock.clone());
-    end_together(store, clock).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_end_on_redis() {
-    let server = Server::start().await;
-    end_together(server.store(), SystemClock::alone(None)).await;
 }
 
 /// Messages keep coming until the plotters hold what `held` accepts, in their order.
@@ -225,9 +225,7 @@ async fn comes_late_and_leaves(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
     world.messages(3).await;
     world.messages(2).await;
     world.end().await;
-    for state in [RunState::Draining, RunState::Closed] {
-        assert!(world.store.advance_run(&world.run, state).await.unwrap());
-    }
+    world.close().await;
     let plotter = world.plotter();
     let done = Deadline::new("everything to be exported");
     loop {
@@ -243,31 +241,4 @@ async fn comes_late_and_leaves(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
         left.moment().await;
     }
     plotter.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_closed_run_in_memory() {
-    let clock = SystemClock::alone(None);
-    let store = MemoryStore::new(clock.clone());
-    comes_late_and_leaves(store, clock).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_closed_run_on_redis() {
-    let server = Server::start().await;
-    comes_late_and_leaves(server.store(), SystemClock::alone(None)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_memory() {
-    let clock = SystemClock::alone(None);
-    let store = MemoryStore::new(clock.clone());
-    shares_gives_back_and_counts_once(store, clock).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_redis() {
-    let server = Server::start().await;
-    let clock = SystemClock::alone(None);
-    shares_gives_back_and_counts_once(server.store(), clock).await;
 }

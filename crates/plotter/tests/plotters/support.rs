@@ -27,7 +27,7 @@ use isochrone_store::{
     redis::{RedisConfig, RedisStore},
     types::{
         ClaimEnd, DeviceState, EntryKind, GivenBack, Holder, Left, NewEntry, NewPart, OpenRun, Pins, ReceiptFlush,
-        Role, RunRecord, SCHEMA, SendFlush, TopicSave,
+        Role, RunRecord, RunState, SCHEMA, SendFlush, TopicSave,
     },
 };
 use tokio::{task::JoinHandle, time::Instant};
@@ -219,6 +219,13 @@ impl World {
                 .unwrap();
             assert_eq!((answer.fenced.len(), answer.shed), (0, 0));
             topic.count += 3;
+        }
+    }
+
+    /// Moves the run on until nobody can write to it any more.
+    pub async fn close(&self) {
+        for state in [RunState::Draining, RunState::Closed] {
+            assert!(self.store.advance_run(&self.run, state).await.unwrap());
         }
     }
 
