@@ -40,7 +40,7 @@ const PARTITIONS: Metric = Metric::gauge("isochrone_plotter_partitions", "Partit
 const ROUNDS: Metric = Metric::counter("isochrone_plotter_rounds_total", "Rounds of reading and cutting.");
 const FAILED: Metric = Metric::counter(
     "isochrone_plotter_failed_rounds_total",
-    "Rounds that the store did not let through.",
+    "Rounds that the store did not let through, wholly or in part.",
 );
 
 /// Plots every run that is not closed, until told to finish; with ISOCHRONE_RUN, that one until it is closed.
@@ -114,7 +114,12 @@ impl Plotter {
             rounds.inc();
             partitions.set(self.servings.values().map(Serving::held).sum::<usize>() as f64);
             match round {
-                Ok(Next::Again) => worked = true,
+                Ok(Next::Again) => {
+                    worked = true;
+                    if self.trouble().is_some() {
+                        failed.inc();
+                    }
+                }
                 Ok(Next::Done) => return Ok(()),
                 Err(error) => {
                     failed.inc();
@@ -197,7 +202,10 @@ impl Plotter {
             info!("{why}");
             self.said.clone_from(&why);
         }
-        self.context.health.set_ready(true, &why);
+        match self.trouble() {
+            Some(trouble) => self.context.health.set_ready(false, trouble),
+            None => self.context.health.set_ready(true, &why),
+        }
         let named = self.context.common.run.as_ref().and_then(|run| records.get(run));
         let over = |record: &RunRecord| record.state == RunState::Closed && !self.servings.contains_key(&record.run);
         Ok(if named.is_some_and(over) {
@@ -205,6 +213,11 @@ impl Plotter {
         } else {
             Next::Again
         })
+    }
+
+    /// Why a partition of a run cannot be worked on.
+    fn trouble(&self) -> Option<&str> {
+        self.servings.values().find_map(Serving::trouble)
     }
 
     /// The run of ISOCHRONE_RUN, or all.

@@ -23,7 +23,7 @@ use isochrone_store::{
     types::{Holder, Role, RunRecord, RunState},
 };
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{Instrument, debug, debug_span, info, warn};
+use tracing::{Instrument, debug, debug_span, error, info, warn};
 
 use crate::{
     holding::{Desk, Holding, SINK_DEADLINE},
@@ -46,6 +46,8 @@ pub struct Serving {
     ends_since: Option<Instant>,
     /// The share last spoken of in the log.
     share: Option<usize>,
+    /// Partitions that cannot be worked on, and why, as it was said.
+    failing: BTreeMap<Partition, String>,
 }
 
 impl Serving {
@@ -70,12 +72,18 @@ impl Serving {
             to_reload: BTreeSet::new(),
             ends_since: None,
             share: None,
+            failing: BTreeMap::new(),
         })
     }
 
     /// How many partitions are held.
     pub fn held(&self) -> usize {
         self.holdings.len()
+    }
+
+    /// Why a partition cannot be worked on.
+    pub fn trouble(&self) -> Option<&str> {
+        self.failing.values().next().map(String::as_str)
     }
 
     /// One round: what happened to the leases, the share, then what came in; seconds up to `second` are complete.
@@ -108,24 +116,32 @@ impl Serving {
     /// The store may have forgotten its last moments: what it has now is the truth. A partition that could not be read stays
     /// as it is until the next round. A store that has forgotten what it had promised to keep was restored from an old copy.
     async fn reload(&mut self, desk: &Desk) -> Result<(), Error> {
-        while let Some(partition) = self.to_reload.first().copied() {
-            let promised = self.holdings.get_mut(&partition).map(|holding| holding.secure(desk));
-            if let Some(promised) = promised {
-                match self.take(desk, partition).await? {
-                    Some(holding) => {
-                        if holding.newest() < promised {
-                            warn!(run = %self.record.run, %partition, cut = holding.newest(), promised,
-                                "the store has lost more than its last moments; the run is marked restored");
-                            desk.store.mark_restored(&self.record.run).await?;
-                        }
-                        desk.sinks.depart(&self.record.run, partition, Departure::Moved);
-                        self.begin(desk, partition, holding);
-                    }
-                    None => self.lose(desk, partition),
-                }
+        for partition in self.to_reload.clone() {
+            let done = self.reload_one(desk, partition).await;
+            if done.is_ok() {
+                self.to_reload.remove(&partition);
             }
-            self.to_reload.remove(&partition);
+            self.heed(desk, partition, done)?;
         }
+        Ok(())
+    }
+
+    async fn reload_one(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
+        let promised = self.holdings.get_mut(&partition).map(|holding| holding.secure(desk));
+        let Some(promised) = promised else {
+            return Ok(());
+        };
+        let Some(holding) = self.take(desk, partition).await? else {
+            self.lose(desk, partition);
+            return Ok(());
+        };
+        if holding.newest() < promised {
+            warn!(run = %self.record.run, %partition, cut = holding.newest(), promised,
+                "the store has lost more than its last moments; the run is marked restored");
+            desk.store.mark_restored(&self.record.run).await?;
+        }
+        desk.sinks.depart(&self.record.run, partition, Departure::Moved);
+        self.begin(desk, partition, holding);
         Ok(())
     }
 
@@ -136,6 +152,7 @@ impl Serving {
 
     fn lose(&mut self, desk: &Desk, partition: Partition) {
         self.keeper.remove(partition);
+        self.failing.remove(&partition);
         if self.holdings.remove(&partition).is_some() {
             desk.sinks.depart(&self.record.run, partition, Departure::Moved);
             warn!(run = %self.record.run, %partition, "lost the partition");
@@ -166,11 +183,14 @@ impl Serving {
             })
             .collect();
         for partition in surplus(&held, share) {
-            self.let_go(desk, partition).await?;
+            let gone = self.let_go(desk, partition).await;
+            self.heed(desk, partition, gone)?;
         }
         if self.holdings.len() < share {
-            self.take_free(desk, share).await?;
+            return self.take_free(desk, share).await;
         }
+        self.failing
+            .retain(|partition, _| self.holdings.contains_key(partition));
         Ok(())
     }
 
@@ -181,7 +201,10 @@ impl Serving {
         let me = Holder::Plotter(desk.daemon);
         let free = all
             .into_iter()
-            .filter(|partition| holders.get(partition).is_none_or(|holder| *holder == me));
+            .filter(|partition| holders.get(partition).is_none_or(|holder| *holder == me))
+            .collect::<Vec<_>>();
+        // What another has is no trouble of ours.
+        self.failing.retain(|partition, _| free.contains(partition));
         let mut taken = 0;
         for partition in free {
             if self.holdings.len() >= share {
@@ -190,9 +213,13 @@ impl Serving {
             if self.holdings.contains_key(&partition) {
                 continue;
             }
-            if let Some(holding) = self.take(desk, partition).await? {
-                self.begin(desk, partition, holding);
-                taken += 1;
+            match self.take(desk, partition).await {
+                Ok(Some(holding)) => {
+                    self.begin(desk, partition, holding);
+                    taken += 1;
+                }
+                Ok(None) => {}
+                Err(error) => self.heed(desk, partition, Err(error))?,
             }
         }
         if taken > 0 {
@@ -222,6 +249,7 @@ impl Serving {
         let saved = holding.save(desk).await;
         desk.sinks.depart(&self.record.run, partition, Departure::Moved);
         self.keeper.remove(partition);
+        self.failing.remove(&partition);
         let gone = holding.let_go(desk).await;
         saved.or_else(not_ours)?;
         gone.or_else(not_ours)
@@ -239,12 +267,13 @@ impl Serving {
             desk.sinks.depart(&self.record.run, partition, Departure::Closed);
             self.keeper.remove(partition);
         }
-        self.unless_lost(desk, partition, retired)
+        self.heed(desk, partition, retired)
     }
 
     async fn work(&mut self, desk: &Desk, second: Second) -> Result<(), Error> {
         // Asked for together: one trip to the store instead of one for each partition.
-        let reads = self.holdings.iter().map(|(partition, holding)| async {
+        let known = self.holdings.iter().filter(|held| !self.to_reload.contains(held.0));
+        let reads = known.map(|(partition, holding)| async {
             let page = holding.read(desk).await;
             (*partition, page)
         });
@@ -252,17 +281,20 @@ impl Serving {
         let pages = join_all(reads).instrument(way).await;
         let draining = self.record.state >= RunState::Draining;
         for (partition, page) in pages {
-            let page = page?;
-            let Some(holding) = self.holdings.get_mut(&partition) else {
-                continue;
+            let done = match (self.holdings.get_mut(&partition), page) {
+                (None, _) => continue,
+                (_, Err(error)) => Err(error),
+                (Some(holding), Ok(page)) => {
+                    let mut done = holding.step(desk, page, second).await;
+                    if done.is_ok() && draining {
+                        done = holding.drain(desk).await;
+                    }
+                    done
+                }
             };
-            let mut done = holding.step(desk, page, second).await;
-            if done.is_ok() && draining {
-                done = holding.drain(desk).await;
-            }
             // One thread serves all: leases are renewed between two partitions too.
             tokio::task::yield_now().await;
-            self.unless_lost(desk, partition, done)?;
+            self.worked(desk, partition, done)?;
         }
         Ok(())
     }
@@ -275,7 +307,7 @@ impl Serving {
         };
         holding.passed(desk, passed);
         let saved = holding.save(desk).await;
-        self.unless_lost(desk, partition, saved)
+        self.heed(desk, partition, saved)
     }
 
     /// Offers sinks what they have not had of a partition: one of them has room again.
@@ -284,17 +316,37 @@ impl Serving {
             return Ok(());
         };
         let offered = holding.offer(desk).await;
-        self.unless_lost(desk, partition, offered)
+        self.heed(desk, partition, offered)
     }
 
-    fn unless_lost(&mut self, desk: &Desk, partition: Partition, done: Result<(), Error>) -> Result<(), Error> {
-        match done {
-            Err(error) if error.fate() == Fate::LetGo => {
+    /// What became of a whole round's work on a partition.
+    fn worked(&mut self, desk: &Desk, partition: Partition, done: Result<(), Error>) -> Result<(), Error> {
+        if done.is_ok() && self.failing.remove(&partition).is_some() {
+            info!(run = %self.record.run, %partition, "the partition can be worked on again");
+        }
+        self.heed(desk, partition, done)
+    }
+
+    /// One that is lost is given up. One that the store refuses, or that is corrupt there, is tried again with the next round
+    /// and holds up no other. Only what concerns all of them is an error.
+    fn heed(&mut self, desk: &Desk, partition: Partition, done: Result<(), Error>) -> Result<(), Error> {
+        let Err(error) = done else { return Ok(()) };
+        match error {
+            Error::Fenced => {
                 debug!(run = %self.record.run, %partition, "failed to {error}");
                 self.lose(desk, partition);
                 Ok(())
             }
-            done => done,
+            Error::Corrupt { .. } | Error::Refused { .. } => {
+                let why = format!("failed to {error}");
+                // A server that refuses all of them says so once.
+                if !self.failing.values().any(|known| *known == why) {
+                    error!(run = %self.record.run, %partition, "{why}; retrying");
+                }
+                self.failing.insert(partition, why);
+                Ok(())
+            }
+            error => Err(error),
         }
     }
 
@@ -304,10 +356,11 @@ impl Serving {
         let since = *self.ends_since.get_or_insert_with(Instant::now);
         self.heed_events(desk).await?;
         self.balance(desk).await?;
-        for partition in self.holdings.keys().copied().collect::<Vec<_>>() {
+        let known = self.holdings.keys().filter(|held| !self.to_reload.contains(held));
+        for partition in known.copied().collect::<Vec<_>>() {
             if let Some(holding) = self.holdings.get_mut(&partition) {
                 let done = holding.finish(desk).await;
-                self.unless_lost(desk, partition, done)?;
+                self.worked(desk, partition, done)?;
             }
             if self.holdings.get(&partition).is_some_and(Holding::is_done) {
                 self.retire(desk, partition).await?;

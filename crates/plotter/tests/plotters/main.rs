@@ -242,3 +242,40 @@ async fn comes_late_and_leaves(store: Arc<dyn Store>, clock: Arc<SystemClock>) {
     }
     plotter.finish().await;
 }
+
+/// Messages shown of a run.
+fn received(plotter: &Running, world: &World) -> f64 {
+    let of_run = format!("run=\"{}\"", world.run);
+    let mut series = plotter.series();
+    series.retain(|name, _| name.contains(&of_run));
+    sum(&series, "isochrone_received_total")
+}
+
+/// A partition that cannot be read holds up no other; it is read on when it is mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrupt_partition_holds_up_no_other() {
+    let server = Server::start().await;
+    let mut world = World::new(server.store(), SystemClock::alone(None), DEVICES).await;
+    // The first of all, so that the others come after it.
+    let bad = *world.busy_partitions().first().unwrap();
+    let stream = format!("isochrone:{{{}:{bad}}}:latency", world.run);
+    let answer = server.ask(&format!("XADD {stream} 1-1 v unheard-of"));
+    assert!(answer.starts_with('$'), "{answer}");
+    let plotter = world.plotter();
+    world.messages(0).await;
+    let of_others = world.sent_outside(bad) as f64;
+    assert!(of_others < world.sent() as f64);
+    let shown = Deadline::new("all other partitions to be shown");
+    while received(&plotter, &world) < of_others {
+        shown.moment().await;
+    }
+    assert_eq!(received(&plotter, &world), of_others);
+    let (ready, why) = plotter.health.readiness();
+    assert!(!ready && why.contains("1-1"), "{why}");
+    assert!(server.ask(&format!("XDEL {stream} 1-1")).starts_with(":1"));
+    let mended = Deadline::new("the mended partition to be shown");
+    while received(&plotter, &world) < world.sent() as f64 || !plotter.health.readiness().0 {
+        mended.moment().await;
+    }
+    plotter.finish().await;
+}

@@ -1,8 +1,10 @@
 //! A run whose producer and consumer are written by hand, around real plotters.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
+    io::{Read, Write},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -64,6 +66,7 @@ pub struct Running {
     pub daemon: DaemonId,
     pub stop: Stop,
     pub metrics: Metrics,
+    pub health: Health,
     pub task: JoinHandle<Result<(), isochrone_plotter::Error>>,
 }
 
@@ -167,12 +170,13 @@ impl World {
         };
         let stop = Stop::new();
         let context = Context::new(Role::Plotter, &shared, stop.clone());
-        let (daemon, metrics) = (context.daemon, context.metrics.clone());
+        let (daemon, metrics, health) = (context.daemon, context.metrics.clone(), shared.health.clone());
         let task = tokio::spawn(isochrone_plotter::run(context, loaded.settings));
         Running {
             daemon,
             stop,
             metrics,
+            health,
             task,
         }
     }
@@ -227,6 +231,17 @@ impl World {
         for state in [RunState::Draining, RunState::Closed] {
             assert!(self.store.advance_run(&self.run, state).await.unwrap());
         }
+    }
+
+    /// Every partition that has a topic.
+    pub fn busy_partitions(&self) -> BTreeSet<Partition> {
+        self.topics.iter().map(|topic| topic.partition).collect()
+    }
+
+    /// Messages sent so far to other partitions.
+    pub fn sent_outside(&self, partition: Partition) -> u64 {
+        let others = self.topics.iter().filter(|topic| topic.partition != partition);
+        others.map(|topic| topic.count).sum()
     }
 
     /// Messages sent so far.
@@ -476,7 +491,7 @@ impl Deadline {
 /// A Redis server of this test's own.
 pub struct Server {
     child: Child,
-    pub url: String,
+    port: u16,
     _dir: tempfile::TempDir,
 }
 
@@ -503,27 +518,42 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is needed: apt-get install redis-server");
-        let server = Server {
-            child,
-            url: format!("redis://127.0.0.1:{port}"),
-            _dir: dir,
-        };
-        let store = server.store();
+        let server = Server { child, port, _dir: dir };
+        server.answers().await;
+        server
+    }
+
+    async fn answers(&self) {
+        let store = self.store();
         let up = Deadline::new("redis-server to answer");
         while store.runs().await.is_err() {
             up.moment().await;
         }
-        server
     }
 
     pub fn store(&self) -> Arc<RedisStore> {
-        let config = RedisConfig {
-            urls: vec![self.url.clone()],
-            tls_ca: None,
-            announce: true,
-        };
-        RedisStore::connect(&config).unwrap()
+        store(self.port)
     }
+
+    /// One command; the answer's first byte says of what kind it is.
+    pub fn ask(&self, command: &str) -> String {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        connection
+            .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
+            .unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+fn store(port: u16) -> Arc<RedisStore> {
+    let config = RedisConfig {
+        urls: vec![format!("redis://127.0.0.1:{port}")],
+        tls_ca: None,
+        announce: true,
+    };
+    RedisStore::connect(&config).unwrap()
 }
 
 impl Drop for Server {
