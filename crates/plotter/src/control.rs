@@ -28,6 +28,7 @@ use crate::{
     holding::{Desk, SINK_DEADLINE},
     serving::Serving,
     sinks::Sinks,
+    turn::{CLOSED_WITHIN, Until, in_turn},
 };
 
 /// Time between rounds while a run drains: people wait for its end.
@@ -64,6 +65,8 @@ pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Erro
         results,
         servings: BTreeMap::new(),
         finished: BTreeSet::new(),
+        looked: BTreeMap::new(),
+        turn: None,
         refused: BTreeMap::new(),
         away: false,
         said: String::new(),
@@ -88,6 +91,10 @@ struct Plotter {
     servings: BTreeMap<RunName, Serving>,
     /// Closed runs in which nothing is left to do.
     finished: BTreeSet<RunName>,
+    /// Closed runs of which only partitions from here on have to be looked at for something to do.
+    looked: BTreeMap<RunName, Partition>,
+    /// The closed run that had its turn last.
+    turn: Option<RunName>,
     /// Runs that cannot be worked on, and why, as it was said.
     refused: BTreeMap<RunName, String>,
     away: bool,
@@ -154,37 +161,31 @@ impl Plotter {
 
     async fn round(&mut self) -> Result<Next, StoreError> {
         let records = self.find_runs().await?;
-        self.finished.retain(|run| records.contains_key(run));
-        for record in records.values() {
-            if let Some(serving) = self.servings.get_mut(&record.run) {
-                serving.record = record.clone();
-            } else if self.finished.contains(&record.run) {
-                continue;
-            } else if self.may_serve(record)? {
-                if !self.has_work(record).await? {
-                    self.finished.insert(record.run.clone());
-                    continue;
-                }
-                let serving = Serving::join(&self.context, record.clone()).await?;
-                self.servings.insert(record.run.clone(), serving);
-            }
-            self.describe(record);
-        }
+        let is_closed = |record: &RunRecord| record.state == RunState::Closed;
+        self.finished.retain(|run| records.get(run).is_some_and(is_closed));
+        self.looked.retain(|run, _| records.contains_key(run));
+        self.forget_purged(&records);
         let second = self.complete_second();
+        let (closed, live): (Vec<_>, Vec<_>) = records.values().partition(|record| is_closed(record));
         let mut rejected = None;
-        for run in self.servings.keys().cloned().collect::<Vec<_>>() {
-            // Purged, or closed by whoever saw first that nothing is left to do.
-            let done = if records.get(&run).is_none_or(|record| record.state == RunState::Closed) {
-                self.end(&run, records.contains_key(&run)).await
-            } else if let Some(serving) = self.servings.get_mut(&run) {
-                serving.round(&self.desk, second).await
-            } else {
-                Ok(())
-            };
-            match done {
-                // One run that is corrupt holds up no other.
-                Err(error) if error.fate() == Fate::Reject => rejected = rejected.or(Some(error)),
-                done => done?,
+        // People watch these.
+        for record in &live {
+            let done = self.plot(record, second).await;
+            unless_rejected(done, &mut rejected)?;
+        }
+        let until = if live.is_empty() {
+            Until::done()
+        } else {
+            Until::within(CLOSED_WITHIN)
+        };
+        for run in self.turns(&closed) {
+            if let Some(record) = records.get(&run) {
+                let done = self.end(record, until).await;
+                unless_rejected(done, &mut rejected)?;
+            }
+            self.turn = Some(run);
+            if until.is_over() {
+                break;
             }
         }
         rejected.map_or(Ok(()), Err)?;
@@ -229,20 +230,32 @@ impl Plotter {
         Ok(records.into_iter().map(|record| (record.run.clone(), record)).collect())
     }
 
-    /// Whether a run is not closed, or was closed while a sink had not had everything.
-    async fn has_work(&self, record: &RunRecord) -> Result<bool, StoreError> {
-        if record.state != RunState::Closed {
-            return Ok(true);
-        }
-        for partition in (0..record.pins.partitions).map(Partition) {
-            let snapshot = self.desk.store.snapshot(&record.run, partition).await?;
+    /// Closed runs in which something may be left to do, in the order of their turns.
+    fn turns(&self, closed: &[&RunRecord]) -> Vec<RunName> {
+        let left = closed.iter().filter(|record| !self.finished.contains(&record.run));
+        let mut turns = in_turn(left.map(|record| record.run.clone()), self.turn.as_ref());
+        let is_urgent = |run: &RunName| self.servings.get(run).is_some_and(Serving::is_urgent);
+        turns.sort_by_key(|run| !is_urgent(run));
+        turns
+    }
+
+    /// Whether a closed run was closed while a sink had not had everything; nothing when there was no time to look at all of it.
+    async fn has_work(&mut self, record: &RunRecord, until: Until) -> Result<Option<bool>, StoreError> {
+        let mut next = self.looked.remove(&record.run).unwrap_or(Partition(0));
+        while next.0 < record.pins.partitions {
+            let snapshot = self.desk.store.snapshot(&record.run, next).await?;
             let newest = snapshot.cut.map_or(0, |cut| cut.number);
             let behind = snapshot.cursors.iter().any(|(_, cursor)| cursor.cut < newest);
             if behind || snapshot.pending.iter().any(|(_, samples)| *samples > 0) {
-                return Ok(true);
+                return Ok(Some(true));
+            }
+            next.0 += 1;
+            if until.is_over() {
+                self.looked.insert(record.run.clone(), next);
+                return Ok(None);
             }
         }
-        Ok(false)
+        Ok(Some(false))
     }
 
     /// How long sinks that are away get what is left of a closed run: as long as the run is kept, unless this plotter is here
@@ -289,23 +302,62 @@ impl Plotter {
         (self.context.clock.reference() + -nanoseconds(self.settings.grace)).second() - 1
     }
 
-    /// The run is over (`known`): it is left when its sinks have had everything. Or it was purged.
-    async fn end(&mut self, run: &RunName, known: bool) -> Result<(), StoreError> {
-        let patience = self.patience();
-        let Some(serving) = self.servings.get_mut(run) else {
+    /// One round in a live run, joined where it is new.
+    async fn plot(&mut self, record: &RunRecord, second: Second) -> Result<(), StoreError> {
+        if !self.servings.contains_key(&record.run) {
+            if !self.may_serve(record)? {
+                return Ok(());
+            }
+            let serving = Serving::join(&self.context, record.clone()).await?;
+            self.servings.insert(record.run.clone(), serving);
+        }
+        self.describe(record);
+        let Some(serving) = self.servings.get_mut(&record.run) else {
             return Ok(());
         };
-        if known {
-            if serving.end(&self.desk, patience).await? {
-                serving.leave(&self.desk, Departure::Closed).await?;
-                self.servings.remove(run);
-                self.finished.insert(run.clone());
+        serving.record = record.clone();
+        serving.round(&self.desk, second).await
+    }
+
+    /// One round in a closed run, joined where something is left to do: it is left when its sinks have had everything.
+    async fn end(&mut self, record: &RunRecord, until: Until) -> Result<(), StoreError> {
+        if !self.servings.contains_key(&record.run) {
+            if !self.may_serve(record)? {
+                return Ok(());
             }
-        } else if let Some(mut serving) = self.servings.remove(run) {
-            warn!(%run, "the run is gone from the store");
-            serving.forget(&self.desk);
+            match self.has_work(record, until).await? {
+                Some(true) => {}
+                Some(false) => {
+                    self.finished.insert(record.run.clone());
+                    return Ok(());
+                }
+                None => return Ok(()),
+            }
+            let serving = Serving::join(&self.context, record.clone()).await?;
+            self.servings.insert(record.run.clone(), serving);
+        }
+        self.describe(record);
+        let patience = self.patience();
+        let Some(serving) = self.servings.get_mut(&record.run) else {
+            return Ok(());
+        };
+        serving.record = record.clone();
+        if serving.end(&self.desk, patience, until).await? {
+            serving.leave(&self.desk, Departure::Closed).await?;
+            self.servings.remove(&record.run);
+            self.finished.insert(record.run.clone());
         }
         Ok(())
+    }
+
+    fn forget_purged(&mut self, records: &BTreeMap<RunName, RunRecord>) {
+        let purged = self.servings.keys().filter(|run| !records.contains_key(run));
+        for run in purged.cloned().collect::<Vec<_>>() {
+            warn!(%run, "the run is gone from the store");
+            if let Some(mut serving) = self.servings.remove(&run) {
+                serving.forget(&self.desk);
+            }
+        }
     }
 
     async fn passed(&mut self, passed: &Passed) -> Result<(), StoreError> {
@@ -387,6 +439,17 @@ enum Next {
     Again,
     /// The run of ISOCHRONE_RUN is closed.
     Done,
+}
+
+/// One run that is corrupt holds up no other: the first such error waits for the end of the round.
+fn unless_rejected(done: Result<(), StoreError>, rejected: &mut Option<StoreError>) -> Result<(), StoreError> {
+    match done {
+        Err(error) if error.fate() == Fate::Reject => {
+            rejected.get_or_insert(error);
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 fn nanoseconds(duration: Duration) -> i64 {

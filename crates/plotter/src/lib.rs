@@ -12,6 +12,7 @@ mod progress;
 mod serving;
 mod share;
 mod sinks;
+mod turn;
 
 pub use control::run;
 pub use error::Error;

@@ -28,6 +28,7 @@ use tracing::{Instrument, debug, debug_span, error, info, warn};
 use crate::{
     holding::{Desk, Holding, SINK_DEADLINE},
     share::{Held, Load, fair_share, surplus},
+    turn::{Until, in_turn},
 };
 
 /// A run that is not closed.
@@ -44,6 +45,10 @@ pub struct Serving {
     to_reload: BTreeSet<Partition>,
     /// Since when the run is closed, as far as this plotter has seen it.
     ends_since: Option<Instant>,
+    /// Which partition had its turn last in a closed run, whose rounds may have no time for all.
+    turn: Option<Partition>,
+    /// It was worked on before it was closed.
+    was_live: bool,
     /// The share last spoken of in the log.
     share: Option<usize>,
     /// Partitions that cannot be worked on, and why, as it was said.
@@ -71,6 +76,8 @@ impl Serving {
             holdings: BTreeMap::new(),
             to_reload: BTreeSet::new(),
             ends_since: None,
+            turn: None,
+            was_live: false,
             share: None,
             failing: BTreeMap::new(),
         })
@@ -88,8 +95,9 @@ impl Serving {
 
     /// One round: what happened to the leases, the share, then what came in; seconds up to `second` are complete.
     pub async fn round(&mut self, desk: &Desk, second: Second) -> Result<(), Error> {
+        self.was_live = true;
         self.heed_events(desk).await?;
-        self.balance(desk).await?;
+        self.balance(desk, Until::done()).await?;
         let way = debug_span!(target: TARGET, "round", run = %self.record.run, second = second.0);
         self.work(desk, second).instrument(way).await
     }
@@ -160,7 +168,7 @@ impl Serving {
     }
 
     /// Holds as many partitions as there are plotters to share them with.
-    async fn balance(&mut self, desk: &Desk) -> Result<(), Error> {
+    async fn balance(&mut self, desk: &Desk, until: Until) -> Result<(), Error> {
         let run = self.record.run.clone();
         let partitions = self.record.pins.partitions;
         let roster = desk.store.roster(&run).await?;
@@ -187,14 +195,14 @@ impl Serving {
             self.heed(desk, partition, gone)?;
         }
         if self.holdings.len() < share {
-            return self.take_free(desk, share).await;
+            return self.take_free(desk, share, until).await;
         }
         self.failing
             .retain(|partition, _| self.holdings.contains_key(partition));
         Ok(())
     }
 
-    async fn take_free(&mut self, desk: &Desk, share: usize) -> Result<(), Error> {
+    async fn take_free(&mut self, desk: &Desk, share: usize, until: Until) -> Result<(), Error> {
         let run = self.record.run.clone();
         let all = self.partitions();
         let holders: BTreeMap<_, _> = desk.store.holders(&run, &all).await?.into_iter().collect();
@@ -220,6 +228,9 @@ impl Serving {
                 }
                 Ok(None) => {}
                 Err(error) => self.heed(desk, partition, Err(error))?,
+            }
+            if until.is_over() {
+                break;
             }
         }
         if taken > 0 {
@@ -350,14 +361,21 @@ impl Serving {
         }
     }
 
-    /// One round in a closed run: cuts all there is and gives sinks what they have not had. True when it may be left: nothing
-    /// is left to do in it, also not for other plotters, whose share comes here when they die; or it was waited long enough.
-    pub async fn end(&mut self, desk: &Desk, patience: Duration) -> Result<bool, Error> {
+    /// One round in a closed run: cuts all there is and gives sinks what they have not had, in as many partitions as there is
+    /// time for. True when it may be left: nothing is left to do in it, also not for other plotters, whose share comes here when
+    /// they die; or it was waited long enough.
+    pub async fn end(&mut self, desk: &Desk, patience: Duration, until: Until) -> Result<bool, Error> {
         let since = *self.ends_since.get_or_insert_with(Instant::now);
         self.heed_events(desk).await?;
-        self.balance(desk).await?;
+        self.balance(desk, until).await?;
         let known = self.holdings.keys().filter(|held| !self.to_reload.contains(held));
-        for partition in known.copied().collect::<Vec<_>>() {
+        let turns = in_turn(known.copied(), self.turn.as_ref());
+        for (done, partition) in turns.into_iter().enumerate() {
+            // One at least, or it would never end.
+            if done > 0 && until.is_over() {
+                return Ok(since.elapsed() >= patience);
+            }
+            self.turn = Some(partition);
             if let Some(holding) = self.holdings.get_mut(&partition) {
                 let done = holding.finish(desk).await;
                 self.worked(desk, partition, done)?;
@@ -376,7 +394,12 @@ impl Serving {
         Ok(over || since.elapsed() >= patience)
     }
 
-    /// Whether the run was closed a moment ago, so that people wait for its last figures.
+    /// Whether it was live a moment ago: people wait for its last figures.
+    pub fn is_urgent(&self) -> bool {
+        self.was_live && self.ends_since.is_none_or(|since| since.elapsed() < SINK_DEADLINE)
+    }
+
+    /// Whether the end of the run was seen a moment ago.
     pub fn is_ending(&self) -> bool {
         self.ends_since.is_some_and(|since| since.elapsed() < SINK_DEADLINE)
     }

@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use isochrone_daemon::clock::SystemClock;
 use isochrone_store::{Store, memory::MemoryStore, types::RunState};
@@ -278,4 +278,28 @@ async fn a_corrupt_partition_holds_up_no_other() {
         mended.moment().await;
     }
     plotter.finish().await;
+}
+
+/// Many closed runs of which much is left to do, over a slow line: a live run is shown as if there were none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closed_runs_do_not_delay_a_live_one() {
+    let server = Server::start().await;
+    let clock = SystemClock::alone(None);
+    for _ in 0..30 {
+        let mut over = World::new(server.store(), clock.clone(), DEVICES).await;
+        over.messages(1).await;
+        over.end().await;
+        over.close().await;
+    }
+    let mut live = World::new(server.store(), clock, DEVICES).await;
+    let plotter = live.plotter_with(server.far_store(Duration::from_millis(10)).await);
+    for _ in 0..3 {
+        live.messages(0).await;
+        // All of the closed ones together would take a minute.
+        let shown = Deadline::within(Duration::from_secs(15), "the live run to be shown");
+        while received(&plotter, &live) < live.sent() as f64 {
+            shown.moment().await;
+        }
+    }
+    plotter.kill().await;
 }

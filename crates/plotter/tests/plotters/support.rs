@@ -32,7 +32,12 @@ use isochrone_store::{
         Role, RunRecord, RunState, SCHEMA, SendFlush, TopicSave,
     },
 };
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinHandle,
+    time::Instant,
+};
 
 /// No condition takes longer, or something is broken.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -153,6 +158,11 @@ impl World {
 
     /// Starts a plotter.
     pub fn plotter(&self) -> Running {
+        self.plotter_with(self.store.clone())
+    }
+
+    /// The same with a way of its own to the store.
+    pub fn plotter_with(&self, store: Arc<dyn Store>) -> Running {
         let variables = [
             ("ISOCHRONE_REDIS_URL", "memory:"),
             ("ISOCHRONE_GRACE", "200ms"),
@@ -163,7 +173,7 @@ impl World {
         let loaded = settings::load::<PlotterSettings>(&Source::from_variables(variables)).unwrap();
         let shared = Shared {
             common: Arc::new(loaded.common),
-            store: self.store.clone(),
+            store,
             clock: self.clock.clone(),
             health: Health::new("plotter"),
             metrics: Metrics::new(),
@@ -478,7 +488,11 @@ pub struct Deadline(Instant, &'static str);
 
 impl Deadline {
     pub fn new(what: &'static str) -> Deadline {
-        Deadline(Instant::now() + SOON, what)
+        Deadline::within(SOON, what)
+    }
+
+    pub fn within(time: Duration, what: &'static str) -> Deadline {
+        Deadline(Instant::now() + time, what)
     }
 
     /// Waits a moment, or fails.
@@ -535,6 +549,21 @@ impl Server {
         store(self.port)
     }
 
+    /// The store over a line that takes so long each way.
+    pub async fn far_store(&self, way: Duration) -> Arc<RedisStore> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = (listener.local_addr().unwrap().port(), self.port);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = tokio::net::TcpStream::connect(("127.0.0.1", far)).await.unwrap();
+                let (client, server) = (client.into_split(), server.into_split());
+                tokio::spawn(carry(client.0, server.1, way));
+                tokio::spawn(carry(server.0, client.1, way));
+            }
+        });
+        store(near)
+    }
+
     /// One command; the answer's first byte says of what kind it is.
     pub fn ask(&self, command: &str) -> String {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
@@ -554,6 +583,17 @@ fn store(port: u16) -> Arc<RedisStore> {
         announce: true,
     };
     RedisStore::connect(&config).unwrap()
+}
+
+async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, way: Duration) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        // Not a wait for anything: the line is as long as that.
+        tokio::time::sleep(way).await;
+        if to.write_all(&bytes[..count]).await.is_err() {
+            break;
+        }
+    }
 }
 
 impl Drop for Server {
