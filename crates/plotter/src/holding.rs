@@ -62,6 +62,14 @@ pub struct Desk {
     pub retain: u64,
 }
 
+impl Desk {
+    /// Whether the store has promised never to lose what it had at this time.
+    pub fn keeps_what_it_had_at(&self, at: Monotonic) -> bool {
+        let memory = self.store.memory().as_nanos() as i64;
+        memory == 0 || self.clock.life_confirmed_at().since_ns(at) > memory
+    }
+}
+
 /// A held partition.
 pub struct Holding {
     run: RunName,
@@ -176,10 +184,7 @@ impl Holding {
 
     /// The newest cut that the store has promised never to lose.
     pub fn secure(&mut self, desk: &Desk) -> u64 {
-        let memory = desk.store.memory().as_nanos() as i64;
-        let lived_until = desk.clock.life_confirmed_at();
-        let is_safe = |at: Monotonic| memory == 0 || lived_until.since_ns(at) > memory;
-        while let Some((number, _)) = self.stored_at.pop_front_if(|(_, at)| is_safe(*at)) {
+        while let Some((number, _)) = self.stored_at.pop_front_if(|(_, at)| desk.keeps_what_it_had_at(*at)) {
             self.secure = number;
         }
         self.secure

@@ -15,7 +15,7 @@ use isochrone_daemon::{
 };
 use isochrone_model::{
     id::{Partition, RunName},
-    time::{Clock, Second},
+    time::{Clock, Monotonic, Second},
 };
 use isochrone_sink::{Departure, Hold, runner::Passed};
 use isochrone_store::{
@@ -43,6 +43,8 @@ pub struct Serving {
     holdings: BTreeMap<Partition, Holding>,
     /// Read again from a store that has restarted: not done yet.
     to_reload: BTreeSet<Partition>,
+    /// Given up for good, which the store may still forget.
+    retired: BTreeMap<Partition, Retired>,
     /// Since when the run is closed, as far as this plotter has seen it.
     ends_since: Option<Instant>,
     /// Which partition had its turn last in a closed run, whose rounds may have no time for all.
@@ -53,6 +55,15 @@ pub struct Serving {
     share: Option<usize>,
     /// Partitions that cannot be worked on, and why, as it was said.
     failing: BTreeMap<Partition, String>,
+}
+
+/// A partition that was given up for good.
+#[derive(Clone, Copy)]
+struct Retired {
+    at: Monotonic,
+    /// The newest cut, and the newest that the store has promised never to lose.
+    newest: u64,
+    promised: u64,
 }
 
 impl Serving {
@@ -75,6 +86,7 @@ impl Serving {
             _warden: warden,
             holdings: BTreeMap::new(),
             to_reload: BTreeSet::new(),
+            retired: BTreeMap::new(),
             ends_since: None,
             turn: None,
             was_live: false,
@@ -114,11 +126,23 @@ impl Serving {
                     warn!(run = %self.record.run, ordinal = self.ordinal, "was taken off the roster, joined again");
                 }
                 LeaseEvent::PartitionLost(partition) => self.lose(desk, partition),
-                LeaseEvent::NewServerLife => self.to_reload.extend(self.holdings.keys()),
+                LeaseEvent::NewServerLife => {
+                    self.to_reload.extend(self.holdings.keys());
+                    self.to_reload.extend(self.retired.keys());
+                }
                 LeaseEvent::Held(..) | LeaseEvent::Away | LeaseEvent::Back => {}
             }
         }
-        self.reload(desk).await
+        self.reload(desk).await?;
+        self.forget_retired(desk);
+        Ok(())
+    }
+
+    /// The store cannot forget any more that these were given up for good.
+    fn forget_retired(&mut self, desk: &Desk) {
+        let to_reload = &self.to_reload;
+        self.retired
+            .retain(|partition, retired| to_reload.contains(partition) || !desk.keeps_what_it_had_at(retired.at));
     }
 
     /// The store may have forgotten its last moments: what it has now is the truth. A partition that could not be read stays
@@ -135,21 +159,54 @@ impl Serving {
     }
 
     async fn reload_one(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
-        let promised = self.holdings.get_mut(&partition).map(|holding| holding.secure(desk));
-        let Some(promised) = promised else {
+        let retired = self.retired.get(&partition).copied();
+        let held = self.holdings.get_mut(&partition).map(|holding| holding.secure(desk));
+        let Some(promised) = held.or(retired.map(|retired| retired.promised)) else {
             return Ok(());
         };
         let Some(holding) = self.take(desk, partition).await? else {
+            if retired.is_some() {
+                self.retired.remove(&partition);
+                return self.hide_unless_finished(desk, partition).await;
+            }
             self.lose(desk, partition);
             return Ok(());
         };
+        if let Some(retired) = retired.filter(|retired| retired.newest == holding.newest() && holding.is_done()) {
+            // Only that was forgotten: what the page shows of it stays.
+            return self.retire_again(desk, partition, holding, retired).await;
+        }
         if holding.newest() < promised {
             warn!(run = %self.record.run, %partition, cut = holding.newest(), promised,
                 "the store has lost more than its last moments; the run is marked restored");
             desk.store.mark_restored(&self.record.run).await?;
         }
+        self.retired.remove(&partition);
         desk.sinks.depart(&self.record.run, partition, Departure::Moved);
         self.begin(desk, partition, holding);
+        Ok(())
+    }
+
+    async fn retire_again(
+        &mut self,
+        desk: &Desk,
+        partition: Partition,
+        mut holding: Holding,
+        retired: Retired,
+    ) -> Result<(), Error> {
+        holding.retire(desk).await?;
+        self.keeper.remove(partition);
+        let at = self.clock.monotonic();
+        self.retired.insert(partition, Retired { at, ..retired });
+        Ok(())
+    }
+
+    /// A partition that was finished here, and that nobody can take here: it still is, or another plotter has it, which shows it.
+    async fn hide_unless_finished(&self, desk: &Desk, partition: Partition) -> Result<(), Error> {
+        let holders = desk.store.holders(self.run(), &[partition]).await?;
+        if holders.iter().any(|(_, holder)| matches!(holder, Holder::Plotter(_))) {
+            desk.sinks.depart(self.run(), partition, Departure::Moved);
+        }
         Ok(())
     }
 
@@ -272,8 +329,11 @@ impl Serving {
         let Some(holding) = self.holdings.get_mut(&partition).filter(|holding| holding.is_done()) else {
             return self.let_go(desk, partition).await;
         };
+        let (newest, promised) = (holding.newest(), holding.secure(desk));
         let retired = holding.retire(desk).await;
         if retired.is_ok() {
+            let at = self.clock.monotonic();
+            self.retired.insert(partition, Retired { at, newest, promised });
             self.holdings.remove(&partition);
             desk.sinks.depart(&self.record.run, partition, Departure::Closed);
             self.keeper.remove(partition);
@@ -385,12 +445,14 @@ impl Serving {
             }
         }
         let holders = desk.store.holders(self.run(), &self.partitions()).await?;
+        // As long as the store may forget that one is finished, it may have to be said again.
+        self.forget_retired(desk);
         let is_over = |(partition, holder): &(Partition, Holder)| match self.holdings.get(partition) {
             // What is left is for a sink of another plotter.
             Some(holding) => !holding.is_behind(desk),
             None => *holder == Holder::Finished,
         };
-        let over = holders.len() == self.partitions().len() && holders.iter().all(is_over);
+        let over = self.retired.is_empty() && holders.len() == self.partitions().len() && holders.iter().all(is_over);
         Ok(over || since.elapsed() >= patience)
     }
 

@@ -7,7 +7,7 @@ mod support;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use isochrone_daemon::clock::SystemClock;
+use isochrone_daemon::{Stop, clock::SystemClock};
 use isochrone_store::{Store, memory::MemoryStore, types::RunState};
 use support::{Deadline, PARTITIONS, Running, Server, World, sum};
 
@@ -302,4 +302,47 @@ async fn closed_runs_do_not_delay_a_live_one() {
         }
     }
     plotter.kill().await;
+}
+
+/// A store that forgets its last moments just when a run has ended is told again that partitions are finished: no other plotter
+/// takes and shows them a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_finished_is_finished_again_after_a_rollback() {
+    let (mut server, stop) = (Server::start().await, Stop::new());
+    let clock = server.clock(&stop).await;
+    let mut world = World::new(server.store(), clock, DEVICES).await;
+    let first = world.plotter();
+    let mut seen = BTreeMap::new();
+    let all = usize::from(PARTITIONS);
+    work_until(&mut world, &[&first], &mut seen, "it to hold all", |held| held == [all]).await;
+    world.end().await;
+    let finished = Deadline::new("every partition to be finished");
+    loop {
+        server.save();
+        if world.is_finished().await {
+            break;
+        }
+        // Nor was it a moment ago, when that was saved.
+        server.keep();
+        finished.moment().await;
+    }
+    server.roll_back().await;
+    let back = Deadline::new("the store to answer again");
+    while world.store.runs().await.is_err() {
+        back.moment().await;
+    }
+    let second = world.plotter();
+    let again = Deadline::new("every partition to be finished again");
+    while !world.is_finished().await {
+        again.moment().await;
+    }
+    let shown = Deadline::new("all to be shown once");
+    while received(&first, &world) + received(&second, &world) != world.sent() as f64 {
+        shown.moment().await;
+    }
+    assert!(!world.record().await.restored);
+    for plotter in [first, second] {
+        plotter.finish().await;
+    }
+    stop.abort();
 }

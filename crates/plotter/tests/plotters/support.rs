@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     io::{Read, Write},
     net::TcpStream,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -12,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use isochrone_daemon::{
-    Context, Health, Metrics, Shared, Stop,
-    clock::SystemClock,
+    Context, Health, Metrics, Shared, Stop, Tasks,
+    clock::{SystemClock, discipline},
     settings::{self, PlotterSettings, Source},
 };
 use isochrone_model::{
@@ -505,8 +506,9 @@ impl Deadline {
 /// A Redis server of this test's own.
 pub struct Server {
     child: Child,
+    command: Command,
     port: u16,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -518,7 +520,8 @@ impl Server {
             .local_addr()
             .unwrap()
             .port();
-        let child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        command
             .args([
                 "--port",
                 &port.to_string(),
@@ -529,10 +532,16 @@ impl Server {
                 "--dir",
             ])
             .arg(dir.path())
-            .stdout(Stdio::null())
+            .stdout(Stdio::null());
+        let child = command
             .spawn()
             .expect("redis-server is needed: apt-get install redis-server");
-        let server = Server { child, port, _dir: dir };
+        let server = Server {
+            child,
+            command,
+            port,
+            dir,
+        };
         server.answers().await;
         server
     }
@@ -564,6 +573,17 @@ impl Server {
         store(near)
     }
 
+    /// A clock that follows this server, and knows of each life of it.
+    pub async fn clock(&self, stop: &Stop) -> Arc<SystemClock> {
+        let (clock, store): (_, Arc<dyn Store>) = (SystemClock::new(None), self.store());
+        discipline::start(&clock, &store, &Metrics::new(), &Tasks::new(stop.clone()), stop);
+        let read = Deadline::new("a reading of the reference clock");
+        while !clock.is_disciplined() {
+            read.moment().await;
+        }
+        clock
+    }
+
     /// One command; the answer's first byte says of what kind it is.
     pub fn ask(&self, command: &str) -> String {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
@@ -573,6 +593,33 @@ impl Server {
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.dir.path().join("dump.rdb")
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.dir.path().join("kept.rdb")
+    }
+
+    /// Has it save everything as it is now.
+    pub fn save(&self) {
+        assert!(self.ask("SAVE").starts_with("+OK"));
+    }
+
+    /// Remembers what was saved.
+    pub fn keep(&self) {
+        std::fs::copy(self.saved(), self.kept()).unwrap();
+    }
+
+    /// Kills it and starts it again with what was kept.
+    pub async fn roll_back(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::fs::copy(self.kept(), self.saved()).expect("something was kept");
+        self.child = self.command.spawn().unwrap();
+        self.answers().await;
     }
 }
 
