@@ -38,13 +38,22 @@ pub struct Partition {
     /// The last flush of each daemon and side.
     batches: BTreeMap<(DaemonId, EntryKind), (u64, FlushAnswer)>,
     stream: Stream,
-    plotter: Option<(DaemonId, Token)>,
-    /// Given up for good.
-    finished: bool,
+    plotter: Plotter,
     /// Those not passed by all cursors, and always the newest.
     cuts: Vec<Cut>,
     cumulative: BTreeMap<String, Bytes>,
     cursors: BTreeMap<String, Cursor>,
+}
+
+/// Who aggregates the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Plotter {
+    /// Nobody yet, or nobody any more.
+    Awaited,
+    /// This one, under this token.
+    Holds(DaemonId, Token),
+    /// It was given up for good.
+    Finished,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +95,7 @@ impl Partition {
                 limit: RETAIN / u64::from(pins.partitions.max(1)),
                 ..Stream::default()
             },
-            plotter: None,
-            finished: false,
+            plotter: Plotter::Awaited,
             cuts: Vec::new(),
             cumulative: BTreeMap::new(),
             cursors: BTreeMap::new(),
@@ -111,8 +119,11 @@ impl Partition {
 
     /// Who aggregates the partition.
     pub fn plotter(&self) -> Option<Holder> {
-        let holder = self.plotter.map(|(daemon, _)| Holder::Plotter(daemon));
-        holder.or(self.finished.then_some(Holder::Finished))
+        match self.plotter {
+            Plotter::Awaited => None,
+            Plotter::Holds(daemon, _) => Some(Holder::Plotter(daemon)),
+            Plotter::Finished => Some(Holder::Finished),
+        }
     }
 
     fn next(&mut self, now: Reference) -> u64 {
@@ -124,7 +135,7 @@ impl Partition {
 /// Of what decides who holds what, which is all that the model check looks at.
 impl Hash for Partition {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.newest, &self.leases, self.plotter, self.finished).hash(state);
+        (self.newest, &self.leases, self.plotter).hash(state);
         for (topic, row) in &self.topics {
             (topic, row.status, row.holder).hash(state);
         }

@@ -6,7 +6,7 @@ use isochrone_model::{
     time::Reference,
 };
 
-use super::{Partition, TopicRow, following};
+use super::{Partition, Plotter, TopicRow, following};
 use crate::types::{ClaimEnd, Claimed, DeviceState, GivenBack, Holder, Left, TopicStatus};
 
 impl Partition {
@@ -142,7 +142,9 @@ impl Partition {
                 state.row.vanished = true;
             }
         }
-        self.plotter = self.plotter.filter(|(daemon, _)| *daemon != dead);
+        if self.plotter() == Some(Holder::Plotter(dead)) {
+            self.plotter = Plotter::Awaited;
+        }
         true
     }
 

@@ -7,7 +7,7 @@ use isochrone_model::{
     time::Reference,
 };
 
-use super::{Partition, Stream};
+use super::{Partition, Plotter, Stream};
 use crate::{
     Error,
     types::{
@@ -158,12 +158,11 @@ impl Partition {
     /// Takes the partition for aggregation if nobody holds it and it is not finished.
     pub fn hold(&mut self, daemon: DaemonId, sinks: &[String], now: Reference) -> Option<PlotterClaim> {
         let token = match self.plotter {
-            Some((holder, token)) if holder == daemon => token,
-            Some(_) => return None,
-            None if self.finished => return None,
-            None => Token(self.next(now)),
+            Plotter::Holds(holder, token) if holder == daemon => token,
+            Plotter::Holds(..) | Plotter::Finished => return None,
+            Plotter::Awaited => Token(self.next(now)),
         };
-        self.plotter = Some((daemon, token));
+        self.plotter = Plotter::Holds(daemon, token);
         self.enter(daemon, now);
         let fresh = Cursor::joining(&self.cursors);
         for sink in sinks {
@@ -217,18 +216,18 @@ impl Partition {
 
     /// Gives the partition up.
     pub fn let_go(&mut self, daemon: DaemonId, token: Token) {
-        if self.plotter == Some((daemon, token)) {
-            self.plotter = None;
+        if self.plotter == Plotter::Holds(daemon, token) {
+            self.plotter = Plotter::Awaited;
             self.release(daemon);
         }
     }
 
     /// Gives the partition up for good.
     pub fn finish(&mut self, daemon: DaemonId, token: Token) -> Result<(), Error> {
-        if !self.finished {
+        if self.plotter != Plotter::Finished {
             self.plotting(daemon, token)?;
-            self.finished = true;
-            self.let_go(daemon, token);
+            self.plotter = Plotter::Finished;
+            self.release(daemon);
         }
         Ok(())
     }
@@ -238,7 +237,7 @@ impl Partition {
     }
 
     fn plotting(&self, daemon: DaemonId, token: Token) -> Result<(), Error> {
-        if self.plotter == Some((daemon, token)) {
+        if self.plotter == Plotter::Holds(daemon, token) {
             Ok(())
         } else {
             Err(Error::Fenced)
