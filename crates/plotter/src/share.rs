@@ -26,7 +26,7 @@ pub enum Load {
 pub fn fair_share(partitions: u16, roster: &[Member], me: DaemonId) -> Option<usize> {
     let mut plotters: Vec<_> = roster
         .iter()
-        .filter(|member| member.role == Role::Plotter && !member.ended && !member.vanished)
+        .filter(|member| member.role == Role::Plotter && member.stands())
         .map(|member| (member.ordinal, member.daemon))
         .collect();
     plotters.sort_unstable();
