@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -13,6 +13,9 @@ use crate::{
     servers::{Mosquitto, Redis, get, sum},
     wait,
 };
+
+/// No command takes longer: `report --wait` waits for the end of a run, and that for a sink that is away.
+const COMMAND: Duration = Duration::from_secs(240);
 
 /// The release binary of that name, beside the test's own.
 pub fn binary(name: &str) -> PathBuf {
@@ -108,12 +111,13 @@ impl Site {
     }
 
     /// Runs `isochrone` with arguments to its end.
-    pub fn isochrone(&self, arguments: &[&str]) -> std::process::Output {
+    pub fn isochrone(&self, arguments: &[&str]) -> Output {
+        self.started.set(self.started.get() + 1);
         let url = self.redis.url();
-        command("isochrone", &[("ISOCHRONE_REDIS_URL", &url)])
-            .args(arguments)
-            .output()
-            .expect("isochrone")
+        let mut command = command("isochrone", &[("ISOCHRONE_REDIS_URL", &url)]);
+        command.args(arguments);
+        let name = format!("isochrone-{}", self.started.get());
+        Process::start(&name, command, self.folder.path()).output(COMMAND)
     }
 }
 

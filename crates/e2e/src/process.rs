@@ -5,7 +5,7 @@ use std::{
     io::Write,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -81,6 +81,21 @@ impl Process {
                 );
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for its end and takes what it has printed and logged.
+    pub fn output(mut self, deadline: Duration) -> Output {
+        let status = self.wait(deadline);
+        let take = |path: &Path| {
+            let bytes = fs::read(path).expect("output file");
+            fs::remove_file(path).expect("output file");
+            bytes
+        };
+        Output {
+            status,
+            stdout: take(&self.stdout),
+            stderr: take(&self.stderr),
         }
     }
 
