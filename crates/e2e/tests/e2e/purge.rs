@@ -9,6 +9,7 @@ use std::{
 use isochrone_e2e::{
     daemon::{Site, ready},
     process::Process,
+    report::read,
     wait,
 };
 use rustix::process::Signal;
@@ -27,16 +28,21 @@ fn crashed() -> Site {
     ];
     let mut producer = site.daemon("producer", &settings);
     ready(&producer, START);
-    let all_send = || all_present(&site);
-    wait::until("all sessions", START, all_send);
+    wait::until("all devices to be heard", START, || heard(&site) == 3);
     for daemon in [&mut producer, &mut consumer] {
         Process::kill(daemon);
     }
     site
 }
 
-fn all_present(site: &Site) -> bool {
-    site.mosquitto.sys("clients/connected") >= 6
+/// How many devices were heard: each of them has a session at the broker, and so has the consumer of its topic.
+fn heard(site: &Site) -> usize {
+    let arguments = ["report", "--run", "crashed", "--format", "json", "--per-topic"];
+    let (report, _) = read(&site.isochrone(&arguments));
+    let topics = report["per_topic"].as_array().expect("topics").iter();
+    topics
+        .filter(|topic| topic["devices"][0]["unique"].as_u64() > Some(0))
+        .count()
 }
 
 /// Whether the broker has a session of this client id: CONNECT of MQTT 3.1.1 without a clean session tells.
