@@ -30,7 +30,7 @@ impl InfluxDb {
     pub fn start_with_users(user: &str, password: &str) -> InfluxDb {
         let mut influxdb = InfluxDb::prepare_with("auth-enabled = true");
         influxdb.run();
-        influxdb.ask(
+        influxdb.must(
             "",
             &format!("CREATE USER {user} WITH PASSWORD '{password}' WITH ALL PRIVILEGES"),
         );
@@ -71,9 +71,16 @@ impl InfluxDb {
         wait_for_port(self.port);
     }
 
+    /// Ends it; what it has stays.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop(START);
+        }
+    }
+
     /// Creates a database.
     pub fn create(&self, database: &str) {
-        self.ask("", &format!("CREATE DATABASE {database}"));
+        self.must("", &format!("CREATE DATABASE {database}"));
     }
 
     /// `http://…`
@@ -102,6 +109,14 @@ impl InfluxDb {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         assert!(answer.contains(" 204 "), "{answer}");
+    }
+
+    /// Asks until it is done.
+    fn must(&self, database: &str, query: &str) {
+        wait::until(query, START, || {
+            let answer = self.ask(database, query);
+            answer["results"].is_array() && answer.pointer("/results/0/error").is_none()
+        });
     }
 
     fn ask(&self, database: &str, query: &str) -> Value {
