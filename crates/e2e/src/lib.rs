@@ -18,3 +18,4 @@ pub mod proxy;
 pub mod report;
 pub mod servers;
 pub mod wait;
+pub mod witness;

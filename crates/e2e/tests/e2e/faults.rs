@@ -8,6 +8,7 @@ use isochrone_e2e::{
     report::{assert_whole, closed, ledger, read},
     servers::{Redis, free_port},
     wait::{self, pause},
+    witness::Witness,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -183,39 +184,58 @@ fn the_broker_may_restart() {
     }
 }
 
-/// A stopped consumer, then a stopped producer: their seconds are not valid. A stopped broker: its seconds are.
+/// The report of a run in which one of its parts stood still for two seconds, and how long this machine did.
+fn with_a_stop_of(victim: &str) -> (Value, Duration) {
+    // Far from this machine's own jitter: what is tried is a stop of two seconds.
+    let mut site = Site::start(&[("ISOCHRONE_RUN", victim), ("ISOCHRONE_VALID_LATE", "50ms")]);
+    let _plotter = site.daemon("plotter", &[]);
+    let consumer = site.daemon("consumer", &[]);
+    let settings = [("ISOCHRONE_RATE", "100"), ("ISOCHRONE_DURATION", "10s")];
+    let witness = Witness::start();
+    let mut producer = site.daemon("producer", &settings);
+    ready(&producer, START);
+    pause(Duration::from_secs(4));
+    let stop = |site: &mut Site, signal| match victim {
+        "consumer" => consumer.signal(signal),
+        "producer" => producer.signal(signal),
+        _ => site.mosquitto.process().signal(signal),
+    };
+    stop(&mut site, Signal::STOP);
+    pause(Duration::from_secs(2));
+    stop(&mut site, Signal::CONT);
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (report, code) = closed(&site, None);
+    assert_eq!(code, 0, "{:#}", report["ledger"]);
+    assert_whole(&report);
+    let max = report["latency_ns"]["response"]["max"].as_i64().expect("max");
+    assert!(max > 1_500_000_000, "{victim}: response shows the stall: {max}");
+    (report, witness.worst())
+}
+
+/// A stopped consumer, or a stopped producer: their seconds are not valid.
 #[test]
 fn the_verdict_has_teeth() {
-    for (victim, valid) in [("consumer", false), ("producer", false), ("broker", true)] {
-        // Far from this machine's own jitter: what is tried is a stop of two seconds.
-        let mut site = Site::start(&[("ISOCHRONE_RUN", victim), ("ISOCHRONE_VALID_LATE", "50ms")]);
-        let _plotter = site.daemon("plotter", &[]);
-        let consumer = site.daemon("consumer", &[]);
-        let settings = [("ISOCHRONE_RATE", "100"), ("ISOCHRONE_DURATION", "10s")];
-        let mut producer = site.daemon("producer", &settings);
-        ready(&producer, START);
-        pause(Duration::from_secs(4));
-        let stop = |site: &mut Site, signal| match victim {
-            "consumer" => consumer.signal(signal),
-            "producer" => producer.signal(signal),
-            _ => site.mosquitto.process().signal(signal),
-        };
-        stop(&mut site, Signal::STOP);
-        pause(Duration::from_secs(2));
-        stop(&mut site, Signal::CONT);
-        assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
-        let (report, code) = closed(&site, None);
-        assert_eq!(code, 0, "{:#}", report["ledger"]);
-        assert_whole(&report);
-        let max = report["latency_ns"]["response"]["max"].as_i64().expect("max");
-        assert!(max > 1_500_000_000, "{victim}: response shows the stall: {max}");
-        if !valid {
-            assert_told(&report, victim, "was away from its work");
-        }
-        let invalid = invalid_seconds(&report);
-        assert_eq!(invalid == 0, valid, "{victim}: {:#}", report["seconds"]);
-        assert!(valid || invalid >= 2, "{victim}: {:#}", report["seconds"]);
+    for victim in ["consumer", "producer"] {
+        let (report, _) = with_a_stop_of(victim);
+        assert_told(&report, victim, "was away from its work");
+        assert!(invalid_seconds(&report) >= 2, "{victim}: {:#}", report["seconds"]);
     }
+}
+
+/// A stopped broker: its seconds are valid. Those in which the whole machine stood still are rightly not, so a run that met
+/// such a one is tried again.
+#[test]
+fn the_verdict_blames_no_broker() {
+    const ATTEMPTS: usize = 5;
+    for _ in 0..ATTEMPTS {
+        let (report, machine) = with_a_stop_of("broker");
+        if invalid_seconds(&report) == 0 {
+            return;
+        }
+        // Nothing else holds our own work up for as long as ISOCHRONE_VALID_LATE.
+        assert!(machine >= Duration::from_millis(40), "{:#}", report["seconds"]);
+    }
+    panic!("this machine stood still in each of {ATTEMPTS} runs");
 }
 
 /// A Redis that promises nothing is said at the start of the page that asks for it.
