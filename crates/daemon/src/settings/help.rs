@@ -93,7 +93,9 @@ pub fn reference() -> String {
          - A setting marked Secret is never shown, nor is what may be one in a URL: user, password, the values of its query. With\n  \
            `isochrone` give it by file or environment: others on the host see its flags.\n\
          - Durations: `250ms`, `30s`, `5m`. Sizes: `64KiB`. Rates: `1000`, `1/30s`.\n\
-         - `isochrone` alone: 10 devices of 100 messages a second for 10 s, with claims unlimited, unless set.\n",
+         - `isochrone` alone: 10 devices of 100 messages a second for 10 s, with claims unlimited, unless set. Its devices share\n\
+         \x20 ISOCHRONE_QUEUE (200,000 in all, from 1,000 to 10,000 each) and, on the embedded broker, ISOCHRONE_IN_FLIGHT (20,000\n\
+         \x20 in all, from 20 to 1,000 each), unless set.\n",
     );
     let sections: [(&str, &[Role]); 5] = [
         ("Every daemon", &[Role::Producer, Role::Consumer, Role::Plotter]),
