@@ -28,7 +28,7 @@ use crate::{
     holding::{Desk, SINK_DEADLINE},
     serving::Serving,
     sinks::Sinks,
-    turn::{CLOSED_WITHIN, Until, in_turn},
+    turn::{CLOSED_ALONE, CLOSED_WITHIN, Until, in_turn},
 };
 
 /// Time between rounds while a run drains: people wait for its end.
@@ -68,6 +68,7 @@ pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Erro
         looked: BTreeMap::new(),
         turn: None,
         refused: BTreeMap::new(),
+        goes_on: false,
         away: false,
         said: String::new(),
     };
@@ -97,6 +98,8 @@ struct Plotter {
     turn: Option<RunName>,
     /// Runs that cannot be worked on, and why, as it was said.
     refused: BTreeMap<RunName, String>,
+    /// There was no time for all closed runs, and no other runs are there to wait for.
+    goes_on: bool,
     away: bool,
     /// What it last said it does.
     said: String,
@@ -160,12 +163,16 @@ impl Plotter {
     }
 
     async fn round(&mut self) -> Result<Next, StoreError> {
+        self.goes_on = false;
         let records = self.find_runs().await?;
         let is_closed = |record: &RunRecord| record.state == RunState::Closed;
         self.finished.retain(|run| records.get(run).is_some_and(is_closed));
         self.looked.retain(|run, _| records.contains_key(run));
         self.forget_purged(&records);
         let second = self.complete_second();
+        for serving in self.servings.values_mut() {
+            serving.hear(&self.desk);
+        }
         let (closed, live): (Vec<_>, Vec<_>) = records.values().partition(|record| is_closed(record));
         let mut rejected = None;
         // People watch these.
@@ -173,11 +180,7 @@ impl Plotter {
             let done = self.plot(record, second).await;
             unless_rejected(done, &mut rejected)?;
         }
-        let until = if live.is_empty() {
-            Until::done()
-        } else {
-            Until::within(CLOSED_WITHIN)
-        };
+        let until = Until::within(if live.is_empty() { CLOSED_ALONE } else { CLOSED_WITHIN });
         for run in self.turns(&closed) {
             if let Some(record) = records.get(&run) {
                 let done = self.end(record, until).await;
@@ -188,6 +191,7 @@ impl Plotter {
                 break;
             }
         }
+        self.goes_on = live.is_empty() && until.is_over();
         rejected.map_or(Ok(()), Err)?;
         // Only now is it known to work (again).
         if std::mem::take(&mut self.away) {
@@ -243,7 +247,16 @@ impl Plotter {
     async fn has_work(&mut self, record: &RunRecord, until: Until) -> Result<Option<bool>, StoreError> {
         let mut next = self.looked.remove(&record.run).unwrap_or(Partition(0));
         while next.0 < record.pins.partitions {
-            let snapshot = self.desk.store.snapshot(&record.run, next).await?;
+            let snapshot = match self.desk.store.snapshot(&record.run, next).await {
+                Ok(snapshot) => snapshot,
+                // Nobody can work on this one; there may be work in others.
+                Err(error) if error.fate() == Fate::Reject => {
+                    self.say_refused(&record.run, format!("failed to {error}"));
+                    next.0 += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let newest = snapshot.cut.map_or(0, |cut| cut.number);
             let behind = snapshot.cursors.iter().any(|(_, cursor)| cursor.cut < newest);
             if behind || snapshot.pending.iter().any(|(_, samples)| *samples > 0) {
@@ -280,12 +293,16 @@ impl Plotter {
         if self.context.common.run.is_some() {
             return Err(error);
         }
-        let why = error.to_string();
-        if self.refused.get(&record.run) != Some(&why) {
-            error!("failed to {why}");
-            self.refused.insert(record.run.clone(), why);
-        }
+        self.say_refused(&record.run, format!("failed to {error}"));
         Ok(false)
+    }
+
+    /// Says once why a run, or a part of it, cannot be worked on.
+    fn say_refused(&mut self, run: &RunName, why: String) {
+        if self.refused.get(run) != Some(&why) {
+            error!(%run, "{why}");
+            self.refused.insert(run.clone(), why);
+        }
     }
 
     fn describe(&self, record: &RunRecord) {
@@ -382,7 +399,9 @@ impl Plotter {
             .values()
             .any(|serving| serving.record.state == RunState::Draining || serving.is_ending());
         let deadline = Instant::now()
-            + if draining {
+            + if self.goes_on {
+                Duration::ZERO
+            } else if draining {
                 DRAINING_ROUND
             } else {
                 self.until_next_second()

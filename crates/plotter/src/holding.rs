@@ -78,6 +78,8 @@ pub struct Holding {
     hold: Hold,
     progress: Progress,
     totals: Arc<Totals>,
+    /// The run is closed, and nothing was written that is not read.
+    read_to_end: bool,
     /// By sink, those of other plotters included.
     accounts: BTreeMap<String, Account>,
     /// The newest cut when the store was last asked about sinks that are far behind.
@@ -160,6 +162,7 @@ impl Holding {
             hold,
             progress: Progress::resume(&claim.cuts, KEPT_BYTES),
             totals: Arc::new(totals),
+            read_to_end: false,
             accounts: cursors.map(|(sink, cursor)| (sink, Account::new(cursor))).collect(),
             asked_at: 0,
             pending: None,
@@ -255,8 +258,14 @@ impl Holding {
         self.heed_refusals(desk).await
     }
 
+    /// Whether a closed run's partition has been read to its end.
+    pub fn is_read_to_end(&self) -> bool {
+        self.read_to_end
+    }
+
     /// Cuts everything that was ever written: the run is closed.
     pub async fn finish(&mut self, desk: &Desk) -> Result<(), Error> {
+        self.read_to_end = false;
         loop {
             let page = self.read(desk).await?;
             let newest = page.iter().map(|entry| entry.entry.second).max();
@@ -265,6 +274,7 @@ impl Holding {
                 self.step(desk, page, second).await?;
             }
             if last {
+                self.read_to_end = true;
                 return self.heed_refusals(desk).await;
             }
         }

@@ -31,7 +31,7 @@ use crate::{
     turn::{Until, in_turn},
 };
 
-/// A run that is not closed.
+/// A run that this plotter is a member of.
 pub struct Serving {
     /// As last read.
     pub record: RunRecord,
@@ -43,6 +43,8 @@ pub struct Serving {
     holdings: BTreeMap<Partition, Holding>,
     /// Read again from a store that has restarted: not done yet.
     to_reload: BTreeSet<Partition>,
+    /// This plotter was taken off the roster.
+    is_off_roster: bool,
     /// Given up for good, which the store may still forget.
     retired: BTreeMap<Partition, Retired>,
     /// Since when the run is closed, as far as this plotter has seen it.
@@ -86,6 +88,7 @@ impl Serving {
             _warden: warden,
             holdings: BTreeMap::new(),
             to_reload: BTreeSet::new(),
+            is_off_roster: false,
             retired: BTreeMap::new(),
             ends_since: None,
             turn: None,
@@ -109,22 +112,17 @@ impl Serving {
     pub async fn round(&mut self, desk: &Desk, second: Second) -> Result<(), Error> {
         self.was_live = true;
         self.heed_events(desk).await?;
-        self.balance(desk, Until::done()).await?;
+        self.balance(desk, Until::unlimited()).await?;
         let way = debug_span!(target: TARGET, "round", run = %self.record.run, second = second.0);
         self.work(desk, second).instrument(way).await
     }
 
-    async fn heed_events(&mut self, desk: &Desk) -> Result<(), Error> {
+    /// Notes what happened to the leases; what it asks for is done in the run's next round. Not only there: until a restart of
+    /// the store is noted, what it may have lost counts as kept.
+    pub fn hear(&mut self, desk: &Desk) {
         while let Ok(event) = self.events.try_recv() {
             match event {
-                LeaseEvent::RosterLost => {
-                    let wish = Some(self.ordinal);
-                    self.ordinal = desk
-                        .store
-                        .enlist(&self.record.run, desk.daemon, Role::Plotter, wish)
-                        .await?;
-                    warn!(run = %self.record.run, ordinal = self.ordinal, "was taken off the roster, joined again");
-                }
+                LeaseEvent::RosterLost => self.is_off_roster = true,
                 LeaseEvent::PartitionLost(partition) => self.lose(desk, partition),
                 LeaseEvent::NewServerLife => {
                     self.to_reload.extend(self.holdings.keys());
@@ -133,6 +131,19 @@ impl Serving {
                 LeaseEvent::Held(..) | LeaseEvent::Away | LeaseEvent::Back => {}
             }
         }
+    }
+
+    async fn heed_events(&mut self, desk: &Desk) -> Result<(), Error> {
+        self.hear(desk);
+        if self.is_off_roster {
+            let wish = Some(self.ordinal);
+            self.ordinal = desk
+                .store
+                .enlist(&self.record.run, desk.daemon, Role::Plotter, wish)
+                .await?;
+            self.is_off_roster = false;
+            warn!(run = %self.record.run, ordinal = self.ordinal, "was taken off the roster, joined again");
+        }
         self.reload(desk).await?;
         self.forget_retired(desk);
         Ok(())
@@ -140,6 +151,7 @@ impl Serving {
 
     /// The store cannot forget any more that these were given up for good.
     fn forget_retired(&mut self, desk: &Desk) {
+        self.hear(desk);
         let to_reload = &self.to_reload;
         self.retired
             .retain(|partition, retired| to_reload.contains(partition) || !desk.keeps_what_it_had_at(retired.at));
@@ -166,8 +178,9 @@ impl Serving {
         };
         let Some(holding) = self.take(desk, partition).await? else {
             if retired.is_some() {
+                self.hide_unless_finished(desk, partition).await?;
                 self.retired.remove(&partition);
-                return self.hide_unless_finished(desk, partition).await;
+                return Ok(());
             }
             self.lose(desk, partition);
             return Ok(());
@@ -326,8 +339,12 @@ impl Serving {
     /// Gives the partition of a closed run up for good. One that a sink has not had all of goes to whoever still serves the
     /// run.
     async fn retire(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
-        let Some(holding) = self.holdings.get_mut(&partition).filter(|holding| holding.is_done()) else {
+        self.hear(desk);
+        if !self.is_finished(partition) {
             return self.let_go(desk, partition).await;
+        }
+        let Some(holding) = self.holdings.get_mut(&partition) else {
+            return Ok(());
         };
         let (newest, promised) = (holding.newest(), holding.secure(desk));
         let retired = holding.retire(desk).await;
@@ -383,6 +400,10 @@ impl Serving {
 
     /// Offers sinks what they have not had of a partition: one of them has room again.
     pub async fn offer(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
+        self.hear(desk);
+        if self.to_reload.contains(&partition) {
+            return Ok(());
+        }
         let Some(holding) = self.holdings.get_mut(&partition) else {
             return Ok(());
         };
@@ -440,7 +461,7 @@ impl Serving {
                 let done = holding.finish(desk).await;
                 self.worked(desk, partition, done)?;
             }
-            if self.holdings.get(&partition).is_some_and(Holding::is_done) {
+            if self.is_finished(partition) {
                 self.retire(desk, partition).await?;
             }
         }
@@ -449,11 +470,22 @@ impl Serving {
         self.forget_retired(desk);
         let is_over = |(partition, holder): &(Partition, Holder)| match self.holdings.get(partition) {
             // What is left is for a sink of another plotter.
-            Some(holding) => !holding.is_behind(desk),
+            Some(holding) => self.is_read_to_end(*partition) && !holding.is_behind(desk),
             None => *holder == Holder::Finished,
         };
         let over = self.retired.is_empty() && holders.len() == self.partitions().len() && holders.iter().all(is_over);
         Ok(over || since.elapsed() >= patience)
+    }
+
+    /// Whether all of a closed run's partition is read, and the store has not restarted since.
+    fn is_read_to_end(&self, partition: Partition) -> bool {
+        let holding = self.holdings.get(&partition);
+        !self.to_reload.contains(&partition) && holding.is_some_and(Holding::is_read_to_end)
+    }
+
+    /// Whether nothing is left to do in a closed run's partition, also not for sinks of other plotters.
+    fn is_finished(&self, partition: Partition) -> bool {
+        self.is_read_to_end(partition) && self.holdings.get(&partition).is_some_and(Holding::is_done)
     }
 
     /// Whether it was live a moment ago: people wait for its last figures.

@@ -7,13 +7,16 @@ use tokio::time::Instant;
 /// How much of a round closed runs may take while others are live.
 pub const CLOSED_WITHIN: Duration = Duration::from_millis(200);
 
+/// The same while none is: so soon a run that is opened meanwhile is seen.
+pub const CLOSED_ALONE: Duration = Duration::from_secs(1);
+
 /// When to stop, if there is a time for it. What was begun is brought to its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Until(Option<Instant>);
 
 impl Until {
-    /// When all is done.
-    pub fn done() -> Until {
+    /// Never before all is done.
+    pub fn unlimited() -> Until {
         Until(None)
     }
 

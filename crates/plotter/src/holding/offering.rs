@@ -192,7 +192,7 @@ impl Holding {
         self.save(desk).await
     }
 
-    /// Whether nothing is left to do here: all is cut, and every sink, those of other plotters included, has had it.
+    /// Whether nothing is left to do with what is read: all is cut, and every sink, those of other plotters included, has had it.
     pub fn is_done(&self) -> bool {
         let newest = self.progress.newest();
         !self.has_waiting() && self.accounts.values().all(|account| account.passed() >= newest)

@@ -8,7 +8,11 @@ mod support;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use isochrone_daemon::{Stop, clock::SystemClock};
-use isochrone_store::{Store, memory::MemoryStore, types::RunState};
+use isochrone_store::{
+    Store,
+    memory::MemoryStore,
+    types::{Holder, RunState},
+};
 use support::{Deadline, PARTITIONS, Running, Server, World, sum};
 
 const DEVICES: u64 = 20;
@@ -270,13 +274,47 @@ async fn a_corrupt_partition_holds_up_no_other() {
         shown.moment().await;
     }
     assert_eq!(received(&plotter, &world), of_others);
-    let (ready, why) = plotter.health.readiness();
-    assert!(!ready && why.contains("1-1"), "{why}");
+    let said = Deadline::new("readiness to tell of the entry");
+    while !matches!(plotter.health.readiness(), (false, why) if why.contains("1-1")) {
+        said.moment().await;
+    }
     assert!(server.ask(&format!("XDEL {stream} 1-1")).starts_with(":1"));
     let mended = Deadline::new("the mended partition to be shown");
     while received(&plotter, &world) < world.sent() as f64 || !plotter.health.readiness().0 {
         mended.moment().await;
     }
+    plotter.finish().await;
+}
+
+/// A partition of a closed run that cannot be read is not finished: it is delivered when it is mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_not_finished() {
+    let server = Server::start().await;
+    let mut world = World::new(server.store(), SystemClock::alone(None), DEVICES).await;
+    let bad = *world.busy_partitions().first().unwrap();
+    let stream = format!("isochrone:{{{}:{bad}}}:latency", world.run);
+    let answer = server.ask(&format!("XADD {stream} 1-1 v unheard-of"));
+    assert!(answer.starts_with('$'), "{answer}");
+    world.messages(0).await;
+    world.end().await;
+    world.close().await;
+    let plotter = world.plotter();
+    let others = Deadline::new("all other partitions to be finished");
+    loop {
+        let holders = world.all_holders().await;
+        let open = holders.iter().filter(|holder| **holder != Holder::Finished).count();
+        if open == 1 && plotter.health.readiness().1.contains("1-1") {
+            break;
+        }
+        others.moment().await;
+    }
+    assert_eq!(received(&plotter, &world), world.sent_outside(bad) as f64);
+    assert!(server.ask(&format!("XDEL {stream} 1-1")).starts_with(":1"));
+    let mended = Deadline::new("the mended partition to be finished");
+    while !world.is_finished().await {
+        mended.moment().await;
+    }
+    assert_eq!(received(&plotter, &world), world.sent() as f64);
     plotter.finish().await;
 }
 
