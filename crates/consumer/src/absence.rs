@@ -1,8 +1,9 @@
 //! When a worker was away from its sockets, and which messages that delayed.
 //!
-//! Two things show an absence: a timer that fires late although the worker had nothing else to do (the process was
-//! stopped, the machine was busy), and a stretch of work after which a socket is read again (the worker is overloaded).
-//! Both are taken at their longest: what cannot be told apart counts against us.
+//! Three things show an absence: a timer that fires late although the worker had nothing else to do (the process was
+//! stopped, the machine was busy), a stretch of work after which a socket is read again (the worker is overloaded), and the
+//! kernel's own count of how long the thread waited for a processor, where messages are few and the timer is slow.
+//! All are taken at their longest: what cannot be told apart counts against us.
 
 use std::{
     collections::VecDeque,
@@ -90,6 +91,14 @@ impl Absences {
         let start = Monotonic(tick.due.0.saturating_sub(tick.period_ns)).max(last);
         self.note((start, now));
         now.since_ns(start).max(0) as u64
+    }
+
+    /// The kernel let the thread wait for a processor so long since the last turn: to be told before [`turn`](Self::turn).
+    pub fn waited(&mut self, delay_ns: u64, now: Monotonic) {
+        if delay_ns > self.longer_than_ns + TIMER_GRAIN_NS {
+            let start = Monotonic(now.0.saturating_sub(delay_ns)).max(self.last_turn);
+            self.note((start, now));
+        }
     }
 
     /// A socket is read again after work that took this stretch; `Some` when that was too long.
@@ -205,6 +214,21 @@ mod tests {
             let turn = Monotonic(1000 * MS + tenth * MS / 10);
             assert_eq!(absences.turn(turn), 0);
         }
+    }
+
+    /// A wait for a processor counts as far back as the last turn, where it is longer than what a timer may be late.
+    #[test]
+    fn a_wait_for_a_processor_is_an_absence() {
+        let mut absences = watching(50);
+        absences.waited(2 * MS, at(1010));
+        assert_eq!(absences.delay(at(900), at(1010)), ConsumerDelay::None);
+        absences.turn(at(1010));
+        absences.waited(5 * MS, at(1020));
+        assert_eq!(absences.delay(at(1016), at(1020)), ConsumerDelay::Late);
+        absences.turn(at(1020));
+        absences.waited(30 * MS, at(1040));
+        assert_eq!(absences.delay(at(1011), at(1014)), ConsumerDelay::None);
+        assert_eq!(absences.delay(at(1019), at(1040)), ConsumerDelay::Late);
     }
 
     /// Work longer than the limit between two reads of a socket counts; stretches that touch become one.

@@ -22,17 +22,23 @@ use crate::{
     absence::{Absences, WokenAt},
     buffer::Ration,
     metrics::Counters,
+    run_delay::RunDelay,
     tender::Tender,
 };
 
 /// The watched timer's period while messages flow: what a stop must last to be seen for sure.
 const TICK: Duration = Duration::from_millis(10);
 
+/// The same while messages are few, and the kernel tells how long the thread waits for a processor: each wake-up costs as much as
+/// a message.
+const SPARSE_TICK: Duration = Duration::from_millis(50);
+
 /// The same while claims are held and nothing flows.
 const SLOW_TICK: Duration = Duration::from_millis(100);
 
-/// Messages flow when one came within this time, in nanoseconds.
+/// Messages flow when one came within this time, in nanoseconds; they are few when none came so close to the one before.
 const FLOWING_NS: i64 = 2_000_000_000;
+const CLOSE_NS: i64 = 20_000_000;
 
 /// What a worker thread is given.
 pub struct Equipment {
@@ -80,6 +86,10 @@ pub struct Desk {
     pub ration: RefCell<Ration>,
     /// When the newest message came.
     pub last_message: Cell<Monotonic>,
+    /// When a message last came close to the one before.
+    last_close: Cell<Monotonic>,
+    /// How long the thread waited for a processor, where the kernel says so, and the count at the last turn that asked for it.
+    run_delay: Option<(RunDelay, Cell<Option<u64>>)>,
     /// What connections borrow.
     pub lent: Worker,
     /// Who tends which partition.
@@ -93,7 +103,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// An empty desk.
+    /// An empty desk of the current thread.
     pub fn new(equipment: Equipment, woken: WokenAt) -> Desk {
         let clock = equipment.clock.clone();
         let now = clock.monotonic();
@@ -101,6 +111,8 @@ impl Desk {
             absences: RefCell::new(Absences::new(nanos(equipment.valid_late) as u64, now)),
             ration: RefCell::new(Ration::new(equipment.buffer)),
             last_message: Cell::new(Monotonic(0)),
+            last_close: Cell::new(now),
+            run_delay: RunDelay::of_this_thread().map(|delay| (delay, Cell::default())),
             lent: Worker {
                 clock: clock.clone(),
                 domain: equipment.domain,
@@ -125,13 +137,44 @@ impl Desk {
         if self.held_back.get() {
             return true;
         }
-        let away_ns = self.absences.borrow_mut().turn(now);
+        let waited_ns = self.waited_for_processor(now);
+        let away_ns = {
+            let mut absences = self.absences.borrow_mut();
+            absences.waited(waited_ns, now);
+            absences.turn(now)
+        };
         if u128::from(away_ns) > self.equipment.lease.as_nanos() / 3 {
             self.held_back.set(true);
             self.been_away.notify_one();
             return true;
         }
         false
+    }
+
+    /// Messages came.
+    pub fn received(&self, now: Monotonic) {
+        if now.since_ns(self.last_message.replace(now)) < CLOSE_NS {
+            self.last_close.set(now);
+        }
+    }
+
+    /// Whether the watched timer is slow because messages are few.
+    fn watches_sparsely(&self, now: Monotonic) -> bool {
+        self.run_delay.is_some() && now.since_ns(self.last_close.get()) >= FLOWING_NS
+    }
+
+    /// How long the thread waited for a processor since the last turn, where that has to be asked.
+    fn waited_for_processor(&self, now: Monotonic) -> u64 {
+        let Some((delay, last)) = &self.run_delay else { return 0 };
+        if !self.watches_sparsely(now) {
+            last.set(None);
+            return 0;
+        }
+        let total = delay.total_ns();
+        match (last.replace(total), total) {
+            (Some(before), Some(total)) => total.saturating_sub(before),
+            _ => 0,
+        }
     }
 
     /// Calls the store on the daemon's runtime.
@@ -256,11 +299,15 @@ impl Desk {
             }
             let now = self.clock.monotonic();
             let flowing = now.since_ns(self.last_message.get()) < FLOWING_NS;
-            let period = if flowing { TICK } else { SLOW_TICK };
+            let (period, reach) = match (flowing, self.watches_sparsely(now)) {
+                (true, false) => (TICK, TICK),
+                (true, true) => (SPARSE_TICK, SPARSE_TICK),
+                (false, _) => (SLOW_TICK, TICK),
+            };
             let period_ns = period.as_nanos() as u64;
             self.absences
                 .borrow_mut()
-                .expect_tick(Some(now + period_ns), TICK.as_nanos() as u64);
+                .expect_tick(Some(now + period_ns), reach.as_nanos() as u64);
             tokio::time::sleep(period).await;
             self.turn(self.clock.monotonic());
         }

@@ -18,6 +18,7 @@ mod link;
 mod metrics;
 mod receive;
 mod run;
+mod run_delay;
 mod serve;
 mod settle;
 mod slice;

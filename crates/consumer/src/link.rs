@@ -170,7 +170,7 @@ impl Link {
 
     fn follow_up(&self, outcome: &Outcome, hurry: bool, now: Monotonic, tender: &Tender, desk: &Desk) {
         if outcome.messages > 0 {
-            desk.last_message.set(now);
+            desk.received(now);
         }
         if outcome.connected {
             self.lost_at.set(None);
