@@ -13,7 +13,7 @@ use isochrone_model::{
     tracker::Book,
 };
 use isochrone_store::{
-    Error,
+    Error, Fate,
     lease::ANSWER_WITHIN,
     types::{
         DeviceState, Entry, EntryId, Member, PartitionSnapshot, Role, RunRecord, RunState, TopicState, TopicStatus,
@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use super::{LONG_ANSWER, answer, watcher::poll_every};
 use crate::Context;
 
-/// How long a run that is otherwise at rest waits for a sink that does not move: a restart of its back end fits in.
+/// How long a run that is otherwise at rest waits for a sink that does not move: a restart of its back end fits in. A partition
+/// that cannot be read gets as long.
 pub const SINK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How soon the leader sees that a run may move on.
@@ -46,6 +47,8 @@ pub struct Closer {
     free: HashMap<Topic, (Reference, Monotonic)>,
     /// Where sinks stand that are behind, and since when this warden has seen them stand there.
     behind: HashMap<Partition, (Vec<(String, u64)>, Monotonic)>,
+    /// Partitions that cannot be read, and since when this warden has found them so.
+    unreadable: HashMap<Partition, Monotonic>,
     /// Since when this warden has seen nobody in a run that no producer has joined.
     deserted: Option<Monotonic>,
     complained: bool,
@@ -71,6 +74,7 @@ impl Closer {
             settled: BTreeSet::new(),
             free: HashMap::new(),
             behind: HashMap::new(),
+            unreadable: HashMap::new(),
             deserted: None,
             complained: false,
         }
@@ -141,7 +145,7 @@ impl Closer {
         (self.context.common.drain + self.context.common.lease).as_nanos() as i64
     }
 
-    /// One look at every partition that is not done.
+    /// One look at every partition that is not done. One that cannot be read holds up no other.
     async fn drained(&mut self, roster: &[Member]) -> Result<bool, Error> {
         let plotter_lives = roster
             .iter()
@@ -151,21 +155,46 @@ impl Closer {
             if self.done.contains(&partition) {
                 continue;
             }
-            if !self.settled.contains(&partition) && !self.settle(partition, roster).await? {
-                all = false;
-                continue;
-            }
-            self.settled.insert(partition);
-            if plotter_lives && self.is_pending(partition).await? {
-                all = false;
-                continue;
-            }
-            // Without a plotter it is not done for good: one may come, and finds it so.
-            if plotter_lives {
-                self.done.insert(partition);
+            match self.rests(partition, roster, plotter_lives).await {
+                Ok(rests) => {
+                    self.unreadable.remove(&partition);
+                    all &= rests;
+                }
+                Err(error) => match error.fate() {
+                    Fate::Reject => all &= self.may_go_without(partition, &error),
+                    Fate::Retry(_) | Fate::LetGo => return Err(error),
+                },
             }
         }
         Ok(all)
+    }
+
+    /// Settles what is to be settled in a partition; true when nothing is left to do there.
+    async fn rests(&mut self, partition: Partition, roster: &[Member], plotter_lives: bool) -> Result<bool, Error> {
+        if !self.settled.contains(&partition) && !self.settle(partition, roster).await? {
+            return Ok(false);
+        }
+        self.settled.insert(partition);
+        if plotter_lives && self.is_pending(partition).await? {
+            return Ok(false);
+        }
+        // Without a plotter it is not done for good: one may come, and finds it so.
+        if plotter_lives {
+            self.done.insert(partition);
+        }
+        Ok(true)
+    }
+
+    /// Whether the run need not wait any more for a partition that cannot be read: it has been so for [`SINK_PATIENCE`]. Said
+    /// once.
+    fn may_go_without(&mut self, partition: Partition, error: &Error) -> bool {
+        let now = self.context.clock.monotonic();
+        let since = *self.unreadable.entry(partition).or_insert_with(|| {
+            let patience = SINK_PATIENCE.as_secs();
+            tracing::error!(run = %self.run, %partition, "failed to {error}; in {patience} s the run goes on without it");
+            now
+        });
+        now.since_ns(since) >= SINK_PATIENCE.as_nanos() as i64
     }
 
     /// Settles what nobody claims; true when all topics of the partition are closed and its rows final.
@@ -369,3 +398,6 @@ fn book_of(snapshot: &PartitionSnapshot, topic: &Topic) -> Result<Book, Error> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;
