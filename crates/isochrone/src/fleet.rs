@@ -6,7 +6,7 @@ use isochrone_daemon::{
     Cause, Context, Health, Metrics, Shared, Stop, chassis,
     clock::discipline,
     page,
-    settings::{All, ProducerSettings, Source, without_secrets},
+    settings::{All, Source, without_secrets},
 };
 use isochrone_model::{
     report::RunFacts,
@@ -22,21 +22,13 @@ use crate::{
     length::Length,
     live::{Live, awaited::pending},
     runs,
+    share::share,
     tasks::conclude,
     text::count,
 };
 
 /// What the end of a run may take beside the drain: last cuts, and a large fleet's disconnects.
 const SETTLE: Duration = Duration::from_secs(60);
-
-/// Places that may wait to be sent, and messages that may await the embedded broker's acknowledgement, of all devices
-/// together: one process holds the whole fleet, and load beyond the machine's power must not take memory by the device.
-const QUEUED: usize = 200_000;
-const IN_FLIGHT: usize = 20_000;
-
-/// What a device gets of them at least.
-const QUEUED_AT_LEAST: usize = 1_000;
-const IN_FLIGHT_AT_LEAST: usize = 20;
 
 /// Runs the fleet and prints the report; gives the exit code.
 ///
@@ -155,18 +147,6 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
                 Cause::Interrupted | Cause::Asked => Ok(chassis::INTERRUPTED),
             }
         }
-    }
-}
-
-/// Gives each device its share of what all may hold, where the setting does not say how much.
-fn share(producer: &mut ProducerSettings, source: &Source) {
-    let devices = producer.devices.max(1) as usize;
-    if !source.is_set("queue") {
-        producer.queue = (QUEUED / devices).clamp(QUEUED_AT_LEAST, producer.queue);
-    }
-    if !source.is_set("in_flight") && !source.is_set("broker") {
-        let most = producer.in_flight();
-        producer.in_flight = Some((IN_FLIGHT / devices).clamp(IN_FLIGHT_AT_LEAST.min(most), most));
     }
 }
 

@@ -12,6 +12,7 @@ mod live;
 mod purge;
 mod runs;
 mod samples;
+mod share;
 mod svg;
 mod tasks;
 mod text;

@@ -94,8 +94,8 @@ pub fn reference() -> String {
            `isochrone` give it by file or environment: others on the host see its flags.\n\
          - Durations: `250ms`, `30s`, `5m`. Sizes: `64KiB`. Rates: `1000`, `1/30s`.\n\
          - `isochrone` alone: 10 devices of 100 messages a second for 10 s, with claims unlimited, unless set. Its devices share\n\
-         \x20 ISOCHRONE_QUEUE (200,000 in all, from 1,000 to 10,000 each) and, on the embedded broker, ISOCHRONE_IN_FLIGHT (20,000\n\
-         \x20 in all, from 20 to 1,000 each), unless set.\n",
+         \x20 ISOCHRONE_QUEUE (200,000 in all, at most 10,000 each) and, on the embedded broker, ISOCHRONE_IN_FLIGHT (20,000 in all,\n\
+         \x20 at most 1,000 each), unless set. Each gets 100 and 10 at least, so beyond 2,000 devices all together hold more.\n",
     );
     let sections: [(&str, &[Role]); 5] = [
         ("Every daemon", &[Role::Producer, Role::Consumer, Role::Plotter]),
