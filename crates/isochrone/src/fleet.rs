@@ -45,7 +45,7 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         };
         Some(Broker::start(topics.min(all.common.partitions)).await?)
     };
-    share(&mut all.producer, source);
+    share(&mut all, source);
     if let Some(broker) = &broker {
         all.producer.broker = broker.url();
     }

@@ -16,14 +16,16 @@ use isochrone_store::{Store, types::Role};
 
 use crate::{
     cli::{EMBEDDED, Format, Invocation, Task},
-    doctor, facts, fleet, health, purge, runs, samples, svg, text,
+    doctor, facts, fleet, health, purge, runs, samples,
+    share::share,
+    svg, text,
 };
 
 /// Does it, and gives the exit code.
 ///
 /// # Errors
 /// What failed, fitting after "failed to".
-pub async fn perform(invocation: &Invocation, all: All) -> Result<u8, Box<dyn Error>> {
+pub async fn perform(invocation: &Invocation, mut all: All) -> Result<u8, Box<dyn Error>> {
     let format = invocation.format;
     let wanted = facts::Wanted {
         objectives: all.plotter.slo.clone(),
@@ -31,7 +33,10 @@ pub async fn perform(invocation: &Invocation, all: All) -> Result<u8, Box<dyn Er
     };
     match &invocation.task {
         Task::Run => return fleet::run(all, &invocation.source, format, wanted).await,
-        Task::Check => all.effective.iter().for_each(|one| print(&shown(one))),
+        Task::Check => {
+            share(&mut all, &invocation.source);
+            all.effective.iter().for_each(|one| print(&shown(one)));
+        }
         Task::Doctor => {
             let (findings, well) = doctor::examine(&all, format).await?;
             print(&findings);

@@ -130,6 +130,41 @@ fn what_is_embedded_is_said() {
     }
 }
 
+/// What devices share is shown as each will use it; what somebody set stays.
+#[test]
+fn what_is_shared_is_said() {
+    for (arguments, queue, in_flight) in [
+        (
+            &["--devices", "200"][..],
+            "1000  (default with 200 devices)",
+            "100  (default with 200 devices)",
+        ),
+        (
+            &["--devices", "200", "--queue", "5000", "--in-flight", "30"],
+            "5000  (flags)",
+            "30  (flags)",
+        ),
+        (
+            &["--devices", "200", "--broker", "mqtt://localhost:1883"],
+            "1000  (default with 200 devices)",
+            "1000  (default with 200 devices)",
+        ),
+    ] {
+        let (code, text) = run("isochrone", &[arguments, &["--check"]].concat(), &[]);
+        assert_eq!(code, Some(0), "{text}");
+        for line in [
+            format!("ISOCHRONE_QUEUE={queue}"),
+            format!("ISOCHRONE_IN_FLIGHT={in_flight}"),
+        ] {
+            assert_eq!(
+                text.lines().filter(|one| *one == line).count(),
+                1,
+                "no {line:?} in {text}"
+            );
+        }
+    }
+}
+
 /// A size that a device's name does not fit into is one clear line, once names are known.
 #[test]
 fn a_payload_size_below_a_devices_name_is_said() {
