@@ -17,12 +17,7 @@ pub fn without_secrets(text: &str) -> String {
             .find("://")
             .map_or(end, |next| tail[..next].rfind(',').map_or(end, |comma| comma));
         let (address, after) = tail.split_at(end);
-        let (user, host) = address.split_at(address.rfind('@').unwrap_or(0));
-        if !user.is_empty() {
-            shown.push_str("***");
-        }
-        // The `@` may as well have stood in the query.
-        shown.push_str(&without_values(host, user.contains('?')));
+        shown.push_str(&without_user(address));
         rest = after;
     }
     shown.push_str(rest);
@@ -30,38 +25,53 @@ pub fn without_secrets(text: &str) -> String {
 }
 
 fn without_scheme(text: &str) -> String {
-    if let Some((user, host)) = text.rsplit_once('@')
-        && user.contains(':')
+    if let Some((user, _)) = text.rsplit_once('@')
+        && (user.contains(':') || has_query(user))
         && !user.contains(char::is_whitespace)
     {
-        return format!("***@{}", without_values(host, user.contains('?')));
+        return without_user(text);
     }
+    if has_query(text) {
+        return without_values(text);
+    }
+    text.to_owned()
+}
+
+/// Whether a text without a scheme looks like an address with a query.
+fn has_query(text: &str) -> bool {
     let of_address = |letter: char| letter.is_ascii_alphanumeric() || ".:/_-[]".contains(letter);
-    match text.split_once('?') {
-        Some((host, _)) if host.contains(':') && host.chars().all(of_address) => without_values(text, false),
-        _ => text.to_owned(),
+    text.split_once('?').is_some_and(|(host, query)| {
+        host.chars().all(of_address) && (host.contains(':') || (host.contains('/') && query.contains('=')))
+    })
+}
+
+fn without_user(address: &str) -> String {
+    let Some((user, host)) = address.rsplit_once('@') else {
+        return without_values(address);
+    };
+    if !user.contains('?') {
+        return format!("***@{}", without_values(host));
+    }
+    // Either a password with a `?` or a value of the query with an `@`: then what follows is no host but the value's rest.
+    match host.split_once('&') {
+        Some((_, query)) => format!("***@***&{}", without_parts(query)),
+        None => "***@***".to_owned(),
     }
 }
 
-/// Names of a query stay, their values go; so does a part that has no name. `within`: the query has begun before.
-fn without_values(address: &str, within: bool) -> String {
-    let (host, query) = match address.split_once('?') {
-        Some((host, query)) => (host, Some(query)),
-        None => (address, None),
-    };
+fn without_values(address: &str) -> String {
+    match address.split_once('?') {
+        Some((host, query)) => format!("{host}?{}", without_parts(query)),
+        None => address.to_owned(),
+    }
+}
+
+/// Names of a query stay, their values go; so does a part that has no name.
+fn without_parts(query: &str) -> String {
     let part = |part: &str| match part.split_once('=') {
         Some((name, _)) => format!("{name}=***"),
         None if part.is_empty() => String::new(),
         None => "***".to_owned(),
     };
-    let host = if within {
-        let named = |one: &str| if one.contains('=') { part(one) } else { one.to_owned() };
-        host.split('&').map(named).collect::<Vec<_>>().join("&")
-    } else {
-        host.to_owned()
-    };
-    match query {
-        Some(query) => format!("{host}?{}", query.split('&').map(part).collect::<Vec<_>>().join("&")),
-        None => host,
-    }
+    query.split('&').map(part).collect::<Vec<_>>().join("&")
 }
