@@ -18,6 +18,8 @@ pub struct Length {
     pub duration: Option<Duration>,
     /// After so many messages.
     pub count: Option<u64>,
+    /// How many devices there are to be, whatever lives they have.
+    pub devices: u64,
 }
 
 impl Length {
@@ -26,7 +28,13 @@ impl Length {
         Length {
             duration: settings.duration,
             count: settings.count,
+            devices: settings.devices.into(),
         }
+    }
+
+    /// Messages of all devices together, where each sends so many.
+    pub fn messages(self) -> Option<u64> {
+        self.count.map(|count| count.saturating_mul(self.devices))
     }
 
     /// Tells in the report that the run was told to stop at `at`, unless its devices had nothing left to do by then.
@@ -140,7 +148,12 @@ mod tests {
             ("without an end of its own", None, None, 3_000, None),
         ] {
             let mut facts = facts(100);
-            Length { duration, count }.tell_interruption(at(stopped), &mut facts);
+            let length = Length {
+                duration,
+                count,
+                ..Length::default()
+            };
+            length.tell_interruption(at(stopped), &mut facts);
             let place = facts
                 .events
                 .iter()
@@ -158,7 +171,12 @@ mod tests {
             (None, Some(1_000), "1,000 messages each"),
             (seconds, Some(5), "5 messages each, for 10s at most"),
         ] {
-            assert_eq!(Length { duration, count }.to_string(), text);
+            let length = Length {
+                duration,
+                count,
+                ..Length::default()
+            };
+            assert_eq!(length.to_string(), text);
         }
     }
 }

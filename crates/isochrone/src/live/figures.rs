@@ -135,9 +135,7 @@ impl Gauge {
             state: facts.state.clone(),
             elapsed,
             left: length.duration.map(|duration| duration.saturating_sub(elapsed)),
-            planned: length
-                .count
-                .map(|count| count.saturating_mul(facts.devices.len() as u64)),
+            planned: length.messages(),
             sent_rate: rate(reading.sent, |last| last.sent),
             received_rate: rate(unique, |last| last.unique),
             response: percentiles(0),
@@ -241,6 +239,11 @@ impl Figures {
 
 #[cfg(test)]
 mod tests {
+    use isochrone_model::{
+        id::{DaemonId, Domain, Epoch},
+        row::{Device, SendRow},
+    };
+
     use super::*;
 
     /// Where the devices end by themselves is said, be it after a time, after a count, or after whichever comes first.
@@ -273,6 +276,39 @@ mod tests {
             };
             assert_eq!((figures.course().as_str(), figures.done()), (course, done));
             assert!(figures.line().starts_with(&format!("{course}: ")), "{}", figures.line());
+        }
+    }
+
+    /// What is planned follows from the settings: a producer that started again has its devices a second time among the facts.
+    #[test]
+    fn a_second_life_plans_nothing_more() {
+        let mut facts = RunFacts::new("r".parse().unwrap(), "open");
+        for life in 0..4 {
+            let device = Device {
+                epoch: Epoch(life),
+                device: format!("d{}", life % 2),
+                client_id: String::new(),
+                topic: "t".into(),
+                response_topic: "t".into(),
+                url: "memory:".to_owned(),
+                qos: 0,
+                mqtt_version: "5".to_owned(),
+                rate: None,
+                domain: Domain(1),
+                producer: DaemonId(life),
+                ordinal: 0,
+                number: 0,
+            };
+            facts.devices.push((device, SendRow::default()));
+        }
+        for (count, planned) in [(Some(100), Some(200)), (None, None)] {
+            let length = Length {
+                count,
+                devices: 2,
+                ..Length::default()
+            };
+            let figures = Gauge::default().measure(&facts, Reference(0), length);
+            assert_eq!(figures.planned, planned);
         }
     }
 
