@@ -16,3 +16,4 @@ mod turn;
 
 pub use control::run;
 pub use error::Error;
+pub use holding::SINK_DEADLINE;

@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use isochrone_daemon::warden::SINK_PATIENCE;
 use isochrone_model::{report::RunFacts, time::Reference};
+use isochrone_plotter::SINK_DEADLINE;
 
 use crate::text::count;
-
-/// What the plotter gives them once more when the run is closed without them.
-const LAST_CHANCE: Duration = Duration::from_secs(5);
 
 /// Those that are behind and stand still, while all else has come to rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +42,8 @@ impl Watch {
         let stood = Duration::from_nanos(now.since_ns(since).max(0) as u64);
         Some(Awaited {
             pending,
-            at_most: (SINK_PATIENCE + LAST_CHANCE).saturating_sub(stood),
+            // The plotter gives them some time once more when the run is closed without them.
+            at_most: (SINK_PATIENCE + SINK_DEADLINE).saturating_sub(stood),
         })
     }
 }
