@@ -2,7 +2,7 @@
 
 mod commands;
 
-use clap::{ArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{Arg, ArgMatches, error::ErrorKind, parser::ValueSource};
 use isochrone_daemon::settings::Source;
 
 use self::commands::{SAMPLES_OF, command, dashed, flags};
@@ -85,9 +85,12 @@ impl Invocation {
         let task = match matches.subcommand() {
             Some(("report", _)) => Task::Report { wait: line.has("wait") },
             Some(("runs", _)) => Task::Runs,
-            Some(("samples", _)) => Task::Samples {
-                topic: line.text(SAMPLES_OF).unwrap_or_default().to_owned(),
-            },
+            Some(("samples", _)) => {
+                let topic = line.text(SAMPLES_OF).or_else(|| line.text("topic"));
+                Task::Samples {
+                    topic: topic.ok_or("`isochrone samples` needs --topic")?.to_owned(),
+                }
+            }
             Some(("purge", _)) => Task::Purge,
             Some(("doctor", _)) => Task::Doctor,
             Some(("health", _)) => Task::Health,
@@ -102,7 +105,9 @@ impl Invocation {
             Some("svg") => Format::Svg,
             _ => Format::Text,
         };
-        let names: Vec<_> = flags(None).into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<_> = flags(None).into_iter().map(|(name, _)| name).collect();
+        // Before `samples` it is what is asked for, too, and no setting.
+        names.retain(|name| name != "topic" || !matches!(task, Task::Samples { .. }));
         let given = names.iter().filter_map(|name| Some((name.as_str(), line.text(name)?)));
         let embedded = matches!(task, Task::Run | Task::Check).then_some(EMBEDDED_STORE);
         let source = Source::environment()
@@ -138,8 +143,10 @@ impl<'a> Line<'a> {
         };
         let line = command();
         let taken = |id: &str| {
-            let errand = line.find_subcommand(name);
-            errand.is_some_and(|errand| errand.get_arguments().any(|argument| argument.get_id() == id))
+            let subcommand = line.find_subcommand(name);
+            let flag = dashed(id);
+            let takes = |argument: &Arg| argument.get_long() == Some(&flag);
+            subcommand.is_some_and(|subcommand| subcommand.get_arguments().any(takes))
         };
         let stray = matches
             .ids()
@@ -276,11 +283,20 @@ mod tests {
     /// The topic whose samples are asked for is no setting: it may be what no topic to publish to is.
     #[test]
     fn samples_are_of_a_topic() {
-        let invocation = invoked(&["isochrone", "samples", "--topic", "a/{{b}}"]).unwrap();
-        let topic = "a/{{b}}".to_owned();
-        assert_eq!(invocation.task, Task::Samples { topic });
-        assert!(!invocation.source.is_set("topic"));
-        assert!(command().try_get_matches_from(["isochrone", "samples"]).is_err());
+        for line in [
+            &["isochrone", "samples", "--topic", "a/{{b}}"][..],
+            &["isochrone", "--topic", "a/{{b}}", "samples"],
+            &["isochrone", "--topic", "c", "samples", "--topic", "a/{{b}}"],
+        ] {
+            let invocation = invoked(line).unwrap();
+            let topic = "a/{{b}}".to_owned();
+            assert_eq!(invocation.task, Task::Samples { topic });
+            assert!(!invocation.source.is_set("topic"), "{line:?}");
+        }
+        assert_eq!(
+            invoked(&["isochrone", "samples"]).unwrap_err(),
+            "`isochrone samples` needs --topic"
+        );
     }
 
     fn invoked(line: &[&str]) -> Result<Invocation, String> {

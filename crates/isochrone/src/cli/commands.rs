@@ -74,9 +74,10 @@ pub fn command() -> Command {
                 Arg::new(SAMPLES_OF)
                     .long("topic")
                     .value_name("VALUE")
-                    .required(true)
                     .help("The response topic"),
             )
+            // It may stand before the command, where clap does not look for what a command requires.
+            .override_usage("isochrone samples [OPTIONS] --topic <VALUE>")
             .arg(format(false, "them")),
         )
         .subcommand(errand(
