@@ -1,6 +1,6 @@
 //! The main job in one process: an embedded broker and store where no real one is named, and the three daemons on them.
 
-use std::{error::Error, fmt::Display, future::Future, sync::Arc, time::Duration};
+use std::{error::Error, fmt::Display, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use isochrone_daemon::{
     Cause, Context, Health, Metrics, Shared, Stop, chassis,
@@ -98,15 +98,20 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     let watching = tokio::spawn(watching.watch());
     let mut parts = Parts::start(measuring, consumer, plotter, &all);
     let sent = isochrone_producer::run(producer, all.producer.clone(), None);
-    let told = tokio::spawn(told_to_stop(sending.clone(), shared.clock.clone()));
-    send(sent, &mut parts, &sending).await;
-    let interrupted = if sending.is_finishing() && sending.cause() == Cause::Asked {
-        told.await.ok()
-    } else {
-        // A signal from here on finds nothing left to send.
-        told.abort();
-        None
+    let interrupted = {
+        let mut sent = pin!(send(sent, &mut parts, &sending));
+        tokio::select! {
+            biased;
+            at = when_told_to_stop(&sending, &*shared.clock) => {
+                sent.await;
+                Some(at)
+            }
+            // A signal from here on finds nothing left to send.
+            () = &mut sent => None,
+        }
     };
+    // A failure stops the sending, too.
+    let interrupted = interrupted.filter(|_| sending.cause() == Cause::Asked);
     let run = if sending.is_finishing() && sending.cause() != Cause::Asked {
         run
     } else {
@@ -169,8 +174,8 @@ async fn send<T, E: Display>(sent: impl Future<Output = Result<T, E>>, parts: &m
     }
 }
 
-/// When that was.
-async fn told_to_stop(sending: Stop, clock: Arc<dyn Clock>) -> Reference {
+/// Waits until the fleet is told to stop, and gives the time of that; does not return otherwise.
+async fn when_told_to_stop(sending: &Stop, clock: &dyn Clock) -> Reference {
     sending.finishing().await;
     clock.reference()
 }

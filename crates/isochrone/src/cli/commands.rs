@@ -56,7 +56,7 @@ pub fn command() -> Command {
         .arg(per_topic())
         .arg(flag("check", "Say what would be used, and whether it is valid"))
         .subcommand(
-            errand(
+            subcommand(
                 "report",
                 "The report of a run in the store (the newest, or --run), also while it is under way",
             )
@@ -64,9 +64,9 @@ pub fn command() -> Command {
             .arg(per_topic())
             .arg(flag("wait", "Wait until the run is closed")),
         )
-        .subcommand(errand("runs", "Which runs the store knows").arg(format(false, "them")))
+        .subcommand(subcommand("runs", "Which runs the store knows").arg(format(false, "them")))
         .subcommand(
-            errand(
+            subcommand(
                 "samples",
                 "The samples of a response topic (--topic) that are still in the store",
             )
@@ -80,18 +80,18 @@ pub fn command() -> Command {
             .override_usage("isochrone samples [OPTIONS] --topic <VALUE>")
             .arg(format(false, "them")),
         )
-        .subcommand(errand(
+        .subcommand(subcommand(
             "purge",
             "Delete a run (--run) from the store, and its sessions from the broker",
         ))
         .subcommand(
-            errand(
+            subcommand(
                 "doctor",
                 "Check what a run stands on: settings, store, broker, clock, limits",
             )
             .arg(format(false, "what it finds")),
         )
-        .subcommand(errand(
+        .subcommand(subcommand(
             "health",
             "Ask the daemon on this host (at --listen) for its health; for containers",
         ));
@@ -102,7 +102,7 @@ pub fn command() -> Command {
 pub const SAMPLES_OF: &str = "samples_of";
 
 /// One command, with the settings it reads.
-fn errand(name: &'static str, about: &'static str) -> Command {
+fn subcommand(name: &'static str, about: &'static str) -> Command {
     with_settings(Command::new(name).about(about), Some(name))
 }
 
