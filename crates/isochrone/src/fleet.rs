@@ -190,7 +190,7 @@ fn end(facts: &RunFacts, format: Format, own_store: bool) -> u8 {
     };
     for (sink, pending) in pending(facts) {
         eprintln!(
-            "isochrone: {sink} has not had {} samples (pending): {fate}",
+            "isochrone: {sink} did not receive {} samples (pending): {fate}",
             count(pending)
         );
     }

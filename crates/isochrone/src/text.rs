@@ -309,7 +309,7 @@ pub fn objective(objective: &SloReport) -> String {
     let few = if objective.supported || objective.measured == Measured::Nothing {
         ""
     } else {
-        ", of few messages: fewer than 10 lie beyond it"
+        ", from few messages: fewer than 10 lie beyond this percentile"
     };
     format!("{}: {met}: {found}{few}", objective.objective)
 }
@@ -384,7 +384,7 @@ mod tests {
                 true,
                 Measured::Nanoseconds(1.234e6),
                 false,
-                "p99<50ms: met: 1.23 ms, of few messages: fewer than 10 lie beyond it",
+                "p99<50ms: met: 1.23 ms, from few messages: fewer than 10 lie beyond this percentile",
             ),
             (false, Measured::Share(0.0012), true, "p99<50ms: MISSED: 0.12 %"),
             (

@@ -26,7 +26,7 @@ pub fn help(role: Role) -> String {
         "{job}\n\nUsage: isochrone-{name} [--check | --help | --version]\n\n\
          Everything is set by environment variables; with none set it works against Redis and MQTT on localhost.\n\
          A variable with [file] may be given as <NAME>_FILE, a file that holds the value. An empty one counts as unset.\n\
-         What is [secret] is never shown.\n\n  \
+         The value of a [secret] variable is never shown.\n\n  \
          --check    say what would be used, and whether it is valid; exit 0 or 2\n  \
          --help     this text\n  --version  the version\n"
     );
@@ -86,8 +86,8 @@ pub fn reference() -> String {
          - An empty variable counts as unset.\n\
          - `<NAME>_FILE` names a file that holds the value (one newline at its end is left out); not for settings that are\n  \
            paths themselves. Setting both is an error.\n\
-         - A variable that begins with `ISOCHRONE_` and is no setting is an error that names a near one; another daemon's\n  \
-           setting is accepted, and what Kubernetes injects for services is ignored.\n\
+         - A variable that begins with `ISOCHRONE_` and is no setting is an error; it names the nearest setting where one is near.\n  \
+           Another daemon's setting is accepted, and what Kubernetes injects for services is ignored.\n\
          - `--check` says what would be used, without secrets, and whether it is valid: exit 0 or 2. All problems are told at\n  \
            once.\n\
          - A setting marked Secret is never shown, nor is what may be one in a URL: user, password, the values of its query. With\n  \

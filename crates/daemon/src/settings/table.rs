@@ -257,7 +257,7 @@ settings! {
         /// What slow sinks may hold back in the store before it is dropped for them.
         retain: u64 = "512MiB", parse byte_size, valid "a size above zero such as 512MiB";
         /// Objectives the run must meet: `isochrone` and `isochrone report` judge by them (exit code 4) and say what was
-        /// measured. A plotter only sees to it that they can be read.
+        /// measured. A plotter only checks their syntax.
         slo: Vec<Objective> = "";
         /// Topics with series of their own at `/metrics`, over OTLP and in InfluxDB; the rest shares the name `other`.
         prometheus_topics: usize = "200", parse |text| within(text, 0..), valid "a whole number, 0 or more";

@@ -212,7 +212,7 @@ fn a_sink_that_is_awaited_is_said() {
     process.signal(Signal::TERM);
     assert_eq!(process.exit_code(Duration::from_secs(30)), 1, "{}", process.stderr());
     let said = process.stderr();
-    let fate = "isochrone: influxdb has not had 200 samples (pending): they are gone with this process's store";
+    let fate = "isochrone: influxdb did not receive 200 samples (pending): they are gone with this process's store";
     assert!(said.contains(fate) && !said.contains("cuts="), "{said}");
 }
 
