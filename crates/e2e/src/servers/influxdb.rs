@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -11,6 +12,12 @@ use tempfile::TempDir;
 
 use super::{START, folder, free_port, get, percent_encode, program, wait_for_port};
 use crate::{process::Process, wait};
+
+const OK: u16 = 200;
+const UNAUTHORIZED: u16 = 401;
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// InfluxDB 1. It may be started after those that write to it.
 #[derive(Debug)]
@@ -30,10 +37,15 @@ impl InfluxDb {
     pub fn start_with_users(user: &str, password: &str) -> InfluxDb {
         let mut influxdb = InfluxDb::prepare_with("auth-enabled = true");
         influxdb.run();
-        influxdb.must(
-            "",
-            &format!("CREATE USER {user} WITH PASSWORD '{password}' WITH ALL PRIVILEGES"),
-        );
+        let query = format!("CREATE USER {user} WITH PASSWORD '{password}' WITH ALL PRIVILEGES");
+        let mut asked = false;
+        wait::until("the first user", START, || {
+            // Once there is a user nobody may ask without one: a repeat after a lost answer is refused, and that is success.
+            let (status, answer) = influxdb.answer("", &query).unwrap_or_default();
+            let done = succeeded(&answer) || (asked && status == UNAUTHORIZED);
+            asked = true;
+            done
+        });
         influxdb
     }
 
@@ -113,17 +125,33 @@ impl InfluxDb {
 
     /// Asks until it is done.
     fn must(&self, database: &str, query: &str) {
-        wait::until(query, START, || {
-            let answer = self.ask(database, query);
-            answer["results"].is_array() && answer.pointer("/results/0/error").is_none()
-        });
+        wait::until(query, START, || succeeded(&self.ask(database, query)));
     }
 
+    /// What it answers when all is well.
     fn ask(&self, database: &str, query: &str) -> Value {
-        let path = format!("/query?db={database}&q={}", percent_encode(query));
-        let answer = get(self.port, &path).unwrap_or_default();
-        serde_json::from_str(&answer).unwrap_or_default()
+        match self.answer(database, query) {
+            Some((OK, answer)) => answer,
+            _ => Value::Null,
+        }
     }
+
+    /// Status and body, whatever the status; nothing without an answer.
+    fn answer(&self, database: &str, query: &str) -> Option<(u16, Value)> {
+        let path = format!("/query?db={database}&q={}", percent_encode(query));
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(ANSWER)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, serde_json::from_str(body).unwrap_or_default()))
+    }
+}
+
+fn succeeded(answer: &Value) -> bool {
+    answer["results"].is_array() && answer.pointer("/results/0/error").is_none()
 }
 
 /// VictoriaMetrics.
