@@ -9,9 +9,9 @@ use isochrone_model::{
 };
 use isochrone_store::types::Claimed;
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, LocalOptions},
     sync::{mpsc, oneshot},
-    task::{LocalSet, spawn_local},
+    task::spawn_local,
 };
 
 use crate::{
@@ -156,13 +156,13 @@ impl Pool {
 fn work(equipment: Equipment, commands: mpsc::Receiver<Command>) -> std::io::Result<()> {
     let woken = WokenAt::default();
     let (hook, clock): (_, Arc<dyn Clock>) = (woken.clone(), equipment.clock.clone());
+    // A local runtime: its timers and sockets wake tasks without a system call, as those of a LocalSet inside of one would not.
     let runtime = Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
         .on_thread_unpark(move || hook.set(clock.monotonic()))
-        .build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, obey(Rc::new(Desk::new(equipment, woken)), commands));
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(obey(Rc::new(Desk::new(equipment, woken)), commands));
     Ok(())
 }
 

@@ -14,8 +14,8 @@ use isochrone_model::{
 };
 use isochrone_transport::{Transport, Worker};
 use tokio::{
+    runtime::LocalOptions,
     sync::mpsc,
-    task::LocalSet,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::debug;
@@ -107,9 +107,9 @@ impl Job {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .build();
+            .build_local(LocalOptions::default());
         let result = match runtime {
-            Ok(runtime) => LocalSet::new().block_on(&runtime, self.work(commands)),
+            Ok(runtime) => runtime.block_on(self.work(commands)),
             Err(cause) => Err(Error::Thread(cause)),
         };
         farewell.said = true;
