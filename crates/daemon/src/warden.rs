@@ -1,7 +1,8 @@
 //! Cares for what dead daemons leave behind, and moves a run on.
 //!
-//! Every consumer and plotter (and `report --wait`) has one a run. All of them watch leases, for an observation counts
-//! only for who made it. Moving the run on is left to one: the living consumer or plotter with the lowest id.
+//! Every consumer and plotter (and `report --wait`) has one a run. They are ranked by their ids among those that live. All of
+//! them watch the roster, which is one key; the first few watch the leases of every partition, for an observation counts only
+//! for who made it; the first moves the run on.
 
 use std::{
     future::pending,
@@ -12,9 +13,13 @@ use std::{
     time::Duration,
 };
 
-use isochrone_model::id::RunName;
-use isochrone_store::{Error, lease::ANSWER_WITHIN, types::RunRecord};
-use tokio::{task::JoinHandle, time::timeout};
+use isochrone_model::id::{DaemonId, RunName};
+use isochrone_store::{
+    Error,
+    lease::ANSWER_WITHIN,
+    types::{Member, Role, RunRecord},
+};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::Context;
 
@@ -28,6 +33,10 @@ use watcher::Watcher;
 
 /// Snapshots of a large partition take longer.
 const LONG_ANSWER: Duration = Duration::from_secs(10);
+
+/// How many watch leases: one would do, and the others have seen as much when it dies. All of them would ask for as many keys
+/// as there are daemons times partitions.
+const LEASE_WATCHERS: usize = 3;
 
 /// The tasks that watch one run. Dropped, they end.
 #[derive(Debug)]
@@ -50,8 +59,9 @@ impl Warden {
                 return;
             };
             let context = Arc::new(context);
-            let mut watcher = Watcher::new(context.clone(), &record);
-            let mut closer = Closer::new(context, &record);
+            let (rank, is_ranked) = watch::channel(None);
+            let mut watcher = Watcher::new(context.clone(), &record, rank);
+            let mut closer = Closer::new(context, &record, is_ranked);
             let caring = async {
                 closer.run().await;
                 closed.store(true, Ordering::Release);
@@ -86,6 +96,12 @@ async fn known(context: &Context, run: &RunName) -> Option<RunRecord> {
             Err(_) => tokio::time::sleep(context.common.lease / 6).await,
         }
     }
+}
+
+/// How many living consumers and plotters come before this daemon.
+fn rank(daemon: DaemonId, roster: &[Member]) -> usize {
+    let before = |member: &&Member| member.stands() && member.role != Role::Producer && member.daemon < daemon;
+    roster.iter().filter(before).count()
 }
 
 /// A call with a deadline.

@@ -233,6 +233,32 @@ async fn a_warden_buries_the_dead_and_closes_the_run() {
     assert_eq!(book.epochs[&epoch].unheard, 5);
 }
 
+/// Leases are watched by the first few of a run. When all of those die at once the next one finds that out, and all that they
+/// leave undone.
+#[tokio::test]
+async fn who_is_left_alone_takes_over_the_watch() {
+    let scene = Scene::new().await;
+    let producer = scene.member(Role::Producer).await;
+    scene.register(producer.daemon).await;
+    let mut consumers = Vec::new();
+    for _ in 0..5 {
+        consumers.push(scene.member(Role::Consumer).await);
+    }
+    consumers.sort_by_key(|consumer| consumer.daemon);
+    let last = consumers.pop().unwrap();
+    let (_keeper, _events) = LeaseKeeper::start(&last, &scene.run);
+    let _warden = Warden::start(&last, &scene.run);
+
+    let leases = || async { scene.store.leases(&scene.run, &[scene.partition]).await.unwrap() };
+    assert_eq!(leases().await.len(), 1);
+    until("the run to close", || async { scene.state().await == RunState::Closed }).await;
+    assert_eq!(leases().await, []);
+    for consumer in &consumers {
+        assert!(!scene.standing(consumer.daemon).await);
+    }
+    assert!(scene.standing(last.daemon).await);
+}
+
 /// A run whose producer renews stays open, whoever else dies.
 #[tokio::test]
 async fn who_renews_keeps_the_run_open() {

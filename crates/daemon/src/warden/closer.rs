@@ -19,9 +19,9 @@ use isochrone_store::{
         DeviceState, Entry, EntryId, Member, PartitionSnapshot, Role, RunRecord, RunState, TopicState, TopicStatus,
     },
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
-use super::{LONG_ANSWER, answer, watcher::poll_every};
+use super::{LONG_ANSWER, answer, rank, watcher::poll_every};
 use crate::Context;
 
 /// How long a run that is otherwise at rest waits for a sink that does not move: a restart of its back end fits in. A partition
@@ -39,6 +39,8 @@ pub struct Closer {
     context: Arc<Context>,
     run: RunName,
     partitions: Vec<Partition>,
+    /// This daemon's, as the watcher last saw it.
+    rank: watch::Receiver<Option<usize>>,
     /// Partitions with nothing left to do. Final: a draining run gets no new topics.
     done: BTreeSet<Partition>,
     /// Partitions whose topics are all closed and whose rows are all final.
@@ -65,11 +67,12 @@ enum Pass {
 }
 
 impl Closer {
-    pub fn new(context: Arc<Context>, record: &RunRecord) -> Closer {
+    pub fn new(context: Arc<Context>, record: &RunRecord, rank: watch::Receiver<Option<usize>>) -> Closer {
         Closer {
             context,
             run: record.run.clone(),
             partitions: (0..record.pins.partitions).map(Partition).collect(),
+            rank,
             done: BTreeSet::new(),
             settled: BTreeSet::new(),
             free: HashMap::new(),
@@ -105,8 +108,11 @@ impl Closer {
         if record.state == RunState::Closed {
             return Ok(Pass::Over);
         }
+        if self.rank.borrow().is_some_and(|rank| rank > 0) {
+            return Ok(Pass::Follows);
+        }
         let roster = answer(ANSWER_WITHIN, store.roster(&self.run)).await?;
-        if !leads(self.context.daemon, &roster) {
+        if rank(self.context.daemon, &roster) > 0 {
             return Ok(Pass::Follows);
         }
         if record.state == RunState::Open {
@@ -358,14 +364,6 @@ impl Closer {
             tracing::warn!(run = %self.run, %error, "failed to see whether the run may move on; trying again");
         }
     }
-}
-
-/// The living consumer or plotter with the lowest id, or anybody when there is none.
-fn leads(daemon: DaemonId, roster: &[Member]) -> bool {
-    roster
-        .iter()
-        .filter(|member| member.stands() && member.role != Role::Producer)
-        .all(|member| daemon <= member.daemon)
 }
 
 /// There was a producer, and none is left.

@@ -7,13 +7,15 @@ use isochrone_model::{
     time::{Clock, Monotonic},
 };
 use isochrone_store::{
-    Error,
     lease::{ANSWER_WITHIN, Observer},
     types::{Member, Note, NoteKind, RunRecord},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
-use super::answer;
+use super::{LEASE_WATCHERS, answer, rank};
 use crate::Context;
 
 /// The roster is observed like one more partition.
@@ -25,12 +27,14 @@ pub struct Watcher {
     partitions: Vec<Partition>,
     leases: Observer,
     members: Observer,
+    /// This daemon's, since the roster was first read.
+    rank: watch::Sender<Option<usize>>,
     /// Told of once each; a run has only so many daemons die.
     told: BTreeSet<DaemonId>,
 }
 
 impl Watcher {
-    pub fn new(context: Arc<Context>, record: &RunRecord) -> Watcher {
+    pub fn new(context: Arc<Context>, record: &RunRecord, rank: watch::Sender<Option<usize>>) -> Watcher {
         let lease = context.common.lease;
         Watcher {
             context,
@@ -38,6 +42,7 @@ impl Watcher {
             partitions: (0..record.pins.partitions).map(Partition).collect(),
             leases: Observer::new(lease),
             members: Observer::new(lease),
+            rank,
             told: BTreeSet::new(),
         }
     }
@@ -50,32 +55,35 @@ impl Watcher {
             let _: Instant = ticks.tick().await;
             let (leases, members) = tokio::join!(self.ask_leases(), self.ask_members());
             let now = self.context.clock.monotonic();
-            let dead = self.leases.see(now, leases.0, leases.1.ok().as_deref());
+            let dead = self.leases.see(now, leases.0, leases.1.as_deref());
             for (partition, daemon, counter) in dead {
                 self.evict(partition, daemon, counter).await;
             }
-            let rows: Option<Vec<_>> = members.1.ok().map(|members| standing(&members));
+            let rows = members.1.as_deref().map(standing);
             let dead = self.members.see(now, members.0, rows.as_deref());
+            if let Some(members) = members.1 {
+                self.rank.send_replace(Some(rank(self.context.daemon, &members)));
+            }
             for (_, daemon, counter) in dead {
                 self.expel(daemon, counter).await;
             }
         }
     }
 
-    async fn ask_leases(&self) -> (Monotonic, Result<Vec<(Partition, DaemonId, u64)>, Error>) {
+    /// Nothing while others watch them: an observation begins when this daemon's turn has come.
+    async fn ask_leases(&self) -> (Monotonic, Option<Vec<(Partition, DaemonId, u64)>>) {
         let asked_at = self.context.clock.monotonic();
-        (
-            asked_at,
-            answer(ANSWER_WITHIN, self.context.store.leases(&self.run, &self.partitions)).await,
-        )
+        if self.rank.borrow().is_some_and(|rank| rank >= LEASE_WATCHERS) {
+            return (asked_at, None);
+        }
+        let leases = self.context.store.leases(&self.run, &self.partitions);
+        (asked_at, answer(ANSWER_WITHIN, leases).await.ok())
     }
 
-    async fn ask_members(&self) -> (Monotonic, Result<Vec<Member>, Error>) {
+    async fn ask_members(&self) -> (Monotonic, Option<Vec<Member>>) {
         let asked_at = self.context.clock.monotonic();
-        (
-            asked_at,
-            answer(ANSWER_WITHIN, self.context.store.roster(&self.run)).await,
-        )
+        let roster = self.context.store.roster(&self.run);
+        (asked_at, answer(ANSWER_WITHIN, roster).await.ok())
     }
 
     async fn evict(&mut self, partition: Partition, daemon: DaemonId, counter: u64) {

@@ -117,7 +117,7 @@ async fn a_corrupt_partition_holds_up_no_other() {
     spoil(&*store, &run, bad, context.daemon).await;
     store.discharge(&run, producer).await.unwrap();
 
-    let mut closer = Closer::new(Arc::new(context), &record);
+    let mut closer = Closer::new(Arc::new(context), &record, watch::channel(None).1);
     let settled = async {
         loop {
             assert!(matches!(closer.pass().await, Ok(Pass::Leads)), "the run waits");
