@@ -255,8 +255,23 @@ impl Docker {
     }
 }
 
+impl Docker {
+    /// What each container said last, for who reads why a test failed.
+    fn tell_logs(&self) {
+        let names = self.try_run(&["ps", "--all", "--format", "{{.Names}}"]).stdout;
+        for name in String::from_utf8_lossy(&names).lines() {
+            let said = self.try_run(&["logs", "--tail", "4", name]);
+            let said = [said.stdout, said.stderr].concat();
+            eprintln!("── {name} said last:\n{}", String::from_utf8_lossy(&said));
+        }
+    }
+}
+
 impl Drop for Docker {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_logs();
+        }
         drop(self.process.take());
         // The kernel keeps emptied control groups until somebody removes them, and refuses while a process of them ends.
         let script = format!(
