@@ -1,7 +1,7 @@
 //! What the tests need beside Rust, how to see whether it is there, and how to get it.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -17,7 +17,7 @@ pub enum Tests {
     Containers,
 }
 
-/// A program the tests start.
+/// A program the tests start, or what else they need of the machine.
 pub struct Requirement {
     program: &'static str,
     source: Source,
@@ -43,6 +43,8 @@ enum Source {
     Python(&'static str),
     /// The base image of containers, made of Debian's packages: `target/servers/<program>/<program>`.
     DebianImage,
+    /// A setting of the kernel, of at least so much (sysctl(8)).
+    Kernel(u32),
 }
 
 const REQUIREMENTS: &[Requirement] = &[
@@ -154,6 +156,15 @@ const FOR_CONTAINERS: &[Requirement] = &[
             &["-ldflags=-s -w -X github.com/docker/compose/v2/internal.Version=v2.40.3"],
         ),
     },
+    // The kernel keeps the link addresses that all containers know of each other in one table, and drops packets when it is full.
+    Requirement {
+        program: "net.ipv4.neigh.default.gc_thresh3",
+        source: Source::Kernel(16_384),
+    },
+    Requirement {
+        program: "net.ipv4.neigh.default.gc_thresh2",
+        source: Source::Kernel(8_192),
+    },
     // For the chart.
     Requirement {
         program: "helm",
@@ -187,6 +198,7 @@ impl Requirement {
             Source::Go(package, _) => format!("{} (Go package {package} of crates/e2e/servers)", self.program),
             Source::Python(version) => format!("{} (PyPI package, {version})", self.program),
             Source::DebianImage => format!("{} (made with mmdebstrap)", self.program),
+            Source::Kernel(least) => format!("{} of {least} or more (kernel setting)", self.program),
         }
     }
 
@@ -199,6 +211,10 @@ impl Requirement {
             Source::Go(..) | Source::DebianImage => self.own_folder().join(self.program).is_file(),
             Source::Python(_) => self.own_folder().join("bin").join(self.program).is_file(),
             Source::Java(..) => java::is_there(&servers()),
+            Source::Kernel(least) => {
+                let value = fs::read_to_string(kernel_setting(self.program));
+                value.is_ok_and(|value| value.trim().parse().is_ok_and(|value: u32| value >= least))
+            }
             Source::Maven(project, product) => java::is_built(Path::new(project), &self.own_folder().join(product)),
         }
     }
@@ -270,9 +286,17 @@ pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
             }
             Source::Python(version) => container::python(&requirement.own_folder(), requirement.program, version)?,
             Source::DebianImage => container::debian_image(&requirement.own_folder(), requirement.program)?,
+            Source::Kernel(least) => {
+                let file = kernel_setting(requirement.program);
+                as_root("sh", &["-c", &format!("echo {least} > {}", file.display())])?;
+            }
         }
     }
     Ok(())
+}
+
+fn kernel_setting(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name.replace('.', "/"))
 }
 
 fn servers() -> PathBuf {
@@ -283,17 +307,22 @@ fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// `apt-get`, through sudo where we are not root and it is there. Packaged services are not wanted, only the programs.
+/// `apt-get`. Packaged services are not wanted, only the programs.
 fn apt(arguments: &[&str]) -> Result<(), String> {
+    as_root("apt-get", arguments)
+}
+
+/// A program of the system, through sudo where we are not root and it is there.
+fn as_root(program: &str, arguments: &[&str]) -> Result<(), String> {
     let root = Command::new("id")
         .arg("-u")
         .output()
         .is_ok_and(|output| output.stdout.starts_with(b"0"));
     let sudo = !root && Path::new("/usr/bin/sudo").exists();
-    let mut command = Command::new(if sudo { "sudo" } else { "apt-get" });
+    let mut command = Command::new(if sudo { "sudo" } else { program });
     if sudo {
-        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        command.args(["DEBIAN_FRONTEND=noninteractive", program]);
     }
     run(command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments))
-        .map_err(|error| format!("apt-get {}: {error}", arguments.join(" ")))
+        .map_err(|error| format!("{program} {}: {error}", arguments.join(" ")))
 }
