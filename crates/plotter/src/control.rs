@@ -65,8 +65,8 @@ pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Erro
         results,
         servings: BTreeMap::new(),
         finished: BTreeSet::new(),
-        looked: BTreeMap::new(),
-        turn: None,
+        next_to_look_at: BTreeMap::new(),
+        last_run: None,
         refused: BTreeMap::new(),
         goes_on: false,
         away: false,
@@ -93,9 +93,9 @@ struct Plotter {
     /// Closed runs in which nothing is left to do.
     finished: BTreeSet<RunName>,
     /// Closed runs of which only partitions from here on have to be looked at for something to do.
-    looked: BTreeMap<RunName, Partition>,
+    next_to_look_at: BTreeMap<RunName, Partition>,
     /// The closed run that had its turn last.
-    turn: Option<RunName>,
+    last_run: Option<RunName>,
     /// Runs that cannot be worked on, and why, as it was said.
     refused: BTreeMap<RunName, String>,
     /// There was no time for all closed runs, and no other runs are there to wait for.
@@ -167,7 +167,7 @@ impl Plotter {
         let records = self.find_runs().await?;
         let is_closed = |record: &RunRecord| record.state == RunState::Closed;
         self.finished.retain(|run| records.get(run).is_some_and(is_closed));
-        self.looked.retain(|run, _| records.contains_key(run));
+        self.next_to_look_at.retain(|run, _| records.contains_key(run));
         self.forget_purged(&records);
         let second = self.complete_second();
         for serving in self.servings.values_mut() {
@@ -186,7 +186,7 @@ impl Plotter {
                 let done = self.end(record, until).await;
                 unless_rejected(done, &mut rejected)?;
             }
-            self.turn = Some(run);
+            self.last_run = Some(run);
             if until.is_over() {
                 break;
             }
@@ -237,7 +237,7 @@ impl Plotter {
     /// Closed runs in which something may be left to do, in the order of their turns.
     fn turns(&self, closed: &[&RunRecord]) -> Vec<RunName> {
         let left = closed.iter().filter(|record| !self.finished.contains(&record.run));
-        let mut turns = in_turn(left.map(|record| record.run.clone()), self.turn.as_ref());
+        let mut turns = in_turn(left.map(|record| record.run.clone()), self.last_run.as_ref());
         let is_urgent = |run: &RunName| self.servings.get(run).is_some_and(Serving::is_urgent);
         turns.sort_by_key(|run| !is_urgent(run));
         turns
@@ -245,7 +245,7 @@ impl Plotter {
 
     /// Whether a closed run was closed while a sink had not had everything; nothing when there was no time to look at all of it.
     async fn has_work(&mut self, record: &RunRecord, until: Until) -> Result<Option<bool>, StoreError> {
-        let mut next = self.looked.remove(&record.run).unwrap_or(Partition(0));
+        let mut next = self.next_to_look_at.remove(&record.run).unwrap_or(Partition(0));
         while next.0 < record.pins.partitions {
             let snapshot = match self.desk.store.snapshot(&record.run, next).await {
                 Ok(snapshot) => snapshot,
@@ -264,7 +264,7 @@ impl Plotter {
             }
             next.0 += 1;
             if until.is_over() {
-                self.looked.insert(record.run.clone(), next);
+                self.next_to_look_at.insert(record.run.clone(), next);
                 return Ok(None);
             }
         }

@@ -1,5 +1,7 @@
 //! One run: this plotter's membership in it and its share of partitions.
 
+mod rollback;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -15,7 +17,7 @@ use isochrone_daemon::{
 };
 use isochrone_model::{
     id::{Partition, RunName},
-    time::{Clock, Monotonic, Second},
+    time::{Clock, Second},
 };
 use isochrone_sink::{Departure, Hold, runner::Passed};
 use isochrone_store::{
@@ -25,6 +27,7 @@ use isochrone_store::{
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{Instrument, debug, debug_span, error, info, warn};
 
+use self::rollback::Retired;
 use crate::{
     holding::{Desk, Holding, SINK_DEADLINE},
     share::{Held, Load, fair_share, surplus},
@@ -50,22 +53,13 @@ pub struct Serving {
     /// Since when the run is closed, as far as this plotter has seen it.
     ends_since: Option<Instant>,
     /// Which partition had its turn last in a closed run, whose rounds may have no time for all.
-    turn: Option<Partition>,
+    last_partition: Option<Partition>,
     /// It was worked on before it was closed.
     was_live: bool,
     /// The share last spoken of in the log.
     share: Option<usize>,
     /// Partitions that cannot be worked on, and why, as it was said.
     failing: BTreeMap<Partition, String>,
-}
-
-/// A partition that was given up for good.
-#[derive(Clone, Copy)]
-struct Retired {
-    at: Monotonic,
-    /// The newest cut, and the newest that the store has promised never to lose.
-    newest: u64,
-    promised: u64,
 }
 
 impl Serving {
@@ -91,7 +85,7 @@ impl Serving {
             is_off_roster: false,
             retired: BTreeMap::new(),
             ends_since: None,
-            turn: None,
+            last_partition: None,
             was_live: false,
             share: None,
             failing: BTreeMap::new(),
@@ -145,81 +139,8 @@ impl Serving {
             warn!(run = %self.record.run, ordinal = self.ordinal, "was taken off the roster, joined again");
         }
         self.reload(desk).await?;
-        self.forget_retired(desk);
-        Ok(())
-    }
-
-    /// The store cannot forget any more that these were given up for good.
-    fn forget_retired(&mut self, desk: &Desk) {
         self.hear(desk);
-        let to_reload = &self.to_reload;
-        self.retired
-            .retain(|partition, retired| to_reload.contains(partition) || !desk.keeps_what_it_had_at(retired.at));
-    }
-
-    /// The store may have forgotten its last moments: what it has now is the truth. A partition that could not be read stays
-    /// as it is until the next round. A store that has forgotten what it had promised to keep was restored from an old copy.
-    async fn reload(&mut self, desk: &Desk) -> Result<(), Error> {
-        for partition in self.to_reload.clone() {
-            let done = self.reload_one(desk, partition).await;
-            if done.is_ok() {
-                self.to_reload.remove(&partition);
-            }
-            self.heed(desk, partition, done)?;
-        }
-        Ok(())
-    }
-
-    async fn reload_one(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
-        let retired = self.retired.get(&partition).copied();
-        let held = self.holdings.get_mut(&partition).map(|holding| holding.secure(desk));
-        let Some(promised) = held.or(retired.map(|retired| retired.promised)) else {
-            return Ok(());
-        };
-        let Some(holding) = self.take(desk, partition).await? else {
-            if retired.is_some() {
-                self.hide_unless_finished(desk, partition).await?;
-                self.retired.remove(&partition);
-                return Ok(());
-            }
-            self.lose(desk, partition);
-            return Ok(());
-        };
-        if let Some(retired) = retired.filter(|retired| retired.newest == holding.newest() && holding.is_done()) {
-            // Only that was forgotten: what the page shows of it stays.
-            return self.retire_again(desk, partition, holding, retired).await;
-        }
-        if holding.newest() < promised {
-            warn!(run = %self.record.run, %partition, cut = holding.newest(), promised,
-                "the store has lost more than its last moments; the run is marked restored");
-            desk.store.mark_restored(&self.record.run).await?;
-        }
-        self.retired.remove(&partition);
-        desk.sinks.depart(&self.record.run, partition, Departure::Moved);
-        self.begin(desk, partition, holding);
-        Ok(())
-    }
-
-    async fn retire_again(
-        &mut self,
-        desk: &Desk,
-        partition: Partition,
-        mut holding: Holding,
-        retired: Retired,
-    ) -> Result<(), Error> {
-        holding.retire(desk).await?;
-        self.keeper.remove(partition);
-        let at = self.clock.monotonic();
-        self.retired.insert(partition, Retired { at, ..retired });
-        Ok(())
-    }
-
-    /// A partition that was finished here, and that nobody can take here: it still is, or another plotter has it, which shows it.
-    async fn hide_unless_finished(&self, desk: &Desk, partition: Partition) -> Result<(), Error> {
-        let holders = desk.store.holders(self.run(), &[partition]).await?;
-        if holders.iter().any(|(_, holder)| matches!(holder, Holder::Plotter(_))) {
-            desk.sinks.depart(self.run(), partition, Departure::Moved);
-        }
+        self.forget_retired(desk);
         Ok(())
     }
 
@@ -336,28 +257,6 @@ impl Serving {
         gone.or_else(not_ours)
     }
 
-    /// Gives the partition of a closed run up for good. One that a sink has not had all of goes to whoever still serves the
-    /// run.
-    async fn retire(&mut self, desk: &Desk, partition: Partition) -> Result<(), Error> {
-        self.hear(desk);
-        if !self.is_finished(partition) {
-            return self.let_go(desk, partition).await;
-        }
-        let Some(holding) = self.holdings.get_mut(&partition) else {
-            return Ok(());
-        };
-        let (newest, promised) = (holding.newest(), holding.secure(desk));
-        let retired = holding.retire(desk).await;
-        if retired.is_ok() {
-            let at = self.clock.monotonic();
-            self.retired.insert(partition, Retired { at, newest, promised });
-            self.holdings.remove(&partition);
-            desk.sinks.depart(&self.record.run, partition, Departure::Closed);
-            self.keeper.remove(partition);
-        }
-        self.heed(desk, partition, retired)
-    }
-
     async fn work(&mut self, desk: &Desk, second: Second) -> Result<(), Error> {
         // Asked for together: one trip to the store instead of one for each partition.
         let known = self.holdings.iter().filter(|held| !self.to_reload.contains(held.0));
@@ -450,13 +349,13 @@ impl Serving {
         self.heed_events(desk).await?;
         self.balance(desk, until).await?;
         let known = self.holdings.keys().filter(|held| !self.to_reload.contains(held));
-        let turns = in_turn(known.copied(), self.turn.as_ref());
+        let turns = in_turn(known.copied(), self.last_partition.as_ref());
         for (done, partition) in turns.into_iter().enumerate() {
             // One at least, or it would never end.
             if done > 0 && until.is_over() {
                 return Ok(since.elapsed() >= patience);
             }
-            self.turn = Some(partition);
+            self.last_partition = Some(partition);
             if let Some(holding) = self.holdings.get_mut(&partition) {
                 let done = holding.finish(desk).await;
                 self.worked(desk, partition, done)?;
@@ -467,6 +366,7 @@ impl Serving {
         }
         let holders = desk.store.holders(self.run(), &self.partitions()).await?;
         // As long as the store may forget that one is finished, it may have to be said again.
+        self.hear(desk);
         self.forget_retired(desk);
         let is_over = |(partition, holder): &(Partition, Holder)| match self.holdings.get(partition) {
             // What is left is for a sink of another plotter.
