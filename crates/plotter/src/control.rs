@@ -26,6 +26,7 @@ use crate::{
     Error,
     back_ends::{self, BackEnds},
     holding::{Desk, SINK_DEADLINE},
+    refused::Refused,
     serving::Serving,
     sinks::Sinks,
     turn::{CLOSED_ALONE, CLOSED_WITHIN, Until, in_turn},
@@ -67,7 +68,7 @@ pub async fn run(context: Context, settings: PlotterSettings) -> Result<(), Erro
         finished: BTreeSet::new(),
         next_to_look_at: BTreeMap::new(),
         last_run: None,
-        refused: BTreeMap::new(),
+        refused: Refused::default(),
         goes_on: false,
         away: false,
         said: String::new(),
@@ -96,8 +97,8 @@ struct Plotter {
     next_to_look_at: BTreeMap<RunName, Partition>,
     /// The closed run that had its turn last.
     last_run: Option<RunName>,
-    /// Runs that cannot be worked on, and why, as it was said.
-    refused: BTreeMap<RunName, String>,
+    /// Why runs and partitions of closed ones cannot be worked on, as it was said.
+    refused: Refused,
     /// There was no time for all closed runs, and no other runs are there to wait for.
     goes_on: bool,
     away: bool,
@@ -251,7 +252,10 @@ impl Plotter {
                 Ok(snapshot) => snapshot,
                 // Nobody can work on this one; there may be work in others.
                 Err(error) if error.fate() == Fate::Reject => {
-                    self.say_refused(&record.run, format!("failed to {error}"));
+                    let why = format!("failed to {error}");
+                    if self.refused.is_news(&record.run, Some(next), &why) {
+                        error!(run = %record.run, partition = %next, "{why}");
+                    }
                     next.0 += 1;
                     continue;
                 }
@@ -293,16 +297,11 @@ impl Plotter {
         if self.context.common.run.is_some() {
             return Err(error);
         }
-        self.say_refused(&record.run, format!("failed to {error}"));
-        Ok(false)
-    }
-
-    /// Says once why a run, or a part of it, cannot be worked on.
-    fn say_refused(&mut self, run: &RunName, why: String) {
-        if self.refused.get(run) != Some(&why) {
-            error!(%run, "{why}");
-            self.refused.insert(run.clone(), why);
+        let why = format!("failed to {error}");
+        if self.refused.is_news(&record.run, None, &why) {
+            error!(run = %record.run, "{why}");
         }
+        Ok(false)
     }
 
     fn describe(&self, record: &RunRecord) {

@@ -9,6 +9,7 @@ mod decode;
 mod error;
 mod holding;
 mod progress;
+mod refused;
 mod serving;
 mod share;
 mod sinks;
