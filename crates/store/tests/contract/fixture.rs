@@ -18,8 +18,8 @@ use isochrone_model::{
 use isochrone_store::{
     Store,
     types::{
-        Advance, ClaimEnd, Claimed, Cursor, DeviceState, EntryId, EntryKind, GivenBack, NewEntry, NewPart, OpenRun,
-        Pins, ReceiptFlush, Role, TopicSave, TopicState,
+        Advance, ClaimEnd, Claimed, Cursor, Cut, DeviceState, Entry, EntryId, EntryKind, GivenBack, NewCut, NewEntry,
+        NewPart, OpenRun, Pins, ReceiptFlush, Role, TopicSave, TopicState,
     },
 };
 
@@ -159,6 +159,29 @@ impl Fixture {
     pub async fn evict(&self, daemon: DaemonId) -> bool {
         let counter = self.counter(daemon).await.unwrap();
         self.store.evict(&self.run, HERE, daemon, counter).await.unwrap()
+    }
+
+    /// The first hundred entries.
+    pub async fn entries(&self) -> Vec<Entry> {
+        self.store
+            .entries(&self.run, HERE, EntryId::default(), 100)
+            .await
+            .unwrap()
+    }
+
+    pub async fn cut(&self, daemon: DaemonId, token: Token, cut: &NewCut) {
+        self.store.cut(&self.run, HERE, daemon, token, cut).await.unwrap();
+    }
+
+    /// A cut of this second at the newest entry, without anything cumulative.
+    pub async fn cut_newest(&self, daemon: DaemonId, token: Token, number: u64, second: i64) {
+        let cut = Cut {
+            number,
+            last: self.entries().await.last().unwrap().id,
+            second: Second(second),
+        };
+        let changed = Vec::new();
+        self.cut(daemon, token, &NewCut { cut, changed }).await;
     }
 
     pub async fn append(&self, daemon: DaemonId, flush: &ReceiptFlush) -> isochrone_store::types::FlushAnswer {

@@ -190,12 +190,7 @@ pub async fn entries_go_when_all_cursors_have_passed(store: Arc<dyn Store>) {
     for batch in 1..=3 {
         fixture.append(ALICE, &flush(batch, &claim, batch - 1, 1, -4)).await;
     }
-    let ids: Vec<_> = fixture
-        .store
-        .entries(&fixture.run, HERE, EntryId::default(), 9)
-        .await
-        .unwrap();
-    let ids: Vec<_> = ids.iter().map(|entry| entry.id).collect();
+    let ids: Vec<_> = fixture.entries().await.iter().map(|entry| entry.id).collect();
     let held = fixture
         .store
         .hold(&fixture.run, HERE, BOB, &sinks(&["fast", "slow"]))
@@ -204,11 +199,7 @@ pub async fn entries_go_when_all_cursors_have_passed(store: Arc<dyn Store>) {
         .unwrap();
     for number in 1..=3 {
         let cut = new_cut(number, ids[number as usize - 1], &[]);
-        fixture
-            .store
-            .cut(&fixture.run, HERE, BOB, held.token, &cut)
-            .await
-            .unwrap();
+        fixture.cut(BOB, held.token, &cut).await;
     }
     let to = |sink: &'static str, cursor: Cursor, delete: Vec<EntryId>| async move {
         let known = held_at(fixture, sink).await;
@@ -216,11 +207,7 @@ pub async fn entries_go_when_all_cursors_have_passed(store: Arc<dyn Store>) {
         let answer = fixture.store.advance(&fixture.run, HERE, BOB, held.token, moved).await;
         assert_eq!(answer.unwrap(), None);
         let held = fixture.store.hold(&fixture.run, HERE, BOB, &[]).await.unwrap().unwrap();
-        let left = fixture
-            .store
-            .entries(&fixture.run, HERE, EntryId::default(), 9)
-            .await
-            .unwrap();
+        let left = fixture.entries().await;
         (held.cuts.iter().map(|cut| cut.number).collect::<Vec<_>>(), left.len())
     };
     assert_eq!(to("fast", cursor(3, 3, 0), vec![]).await, (vec![1, 2, 3], 3));
@@ -245,11 +232,7 @@ pub async fn entries_go_when_all_cursors_have_passed(store: Arc<dyn Store>) {
         ]
     );
     // The newest cut stays, so that the next one has its number.
-    fixture
-        .store
-        .cut(&fixture.run, HERE, BOB, held.token, &new_cut(4, ids[2], &[]))
-        .await
-        .unwrap();
+    fixture.cut(BOB, held.token, &new_cut(4, ids[2], &[])).await;
 }
 
 pub async fn a_sink_that_joins_counts_what_it_missed(store: Arc<dyn Store>) {
@@ -262,11 +245,7 @@ pub async fn a_sink_that_joins_counts_what_it_missed(store: Arc<dyn Store>) {
         .unwrap();
     for number in 1..=2 {
         let cut = new_cut(number, EntryId(number, 0), &[]);
-        fixture
-            .store
-            .cut(&fixture.run, HERE, ALICE, held.token, &cut)
-            .await
-            .unwrap();
+        fixture.cut(ALICE, held.token, &cut).await;
     }
     let at = cursor(2, 70, 5);
     fixture

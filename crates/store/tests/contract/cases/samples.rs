@@ -5,25 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use isochrone_model::{
     id::{Epoch, Token, Topic},
     row::SendRow,
-    time::Second,
 };
 use isochrone_store::{
     Error, Store,
-    types::{
-        ClaimEnd, Claimed, Cursor, Cut, EntryId, EntryKind, FlushAnswer, Left, NewCut, ReceiptFlush, SendFlush,
-        SinkCounts,
-    },
+    types::{ClaimEnd, Claimed, Cursor, EntryId, EntryKind, FlushAnswer, Left, ReceiptFlush, SendFlush, SinkCounts},
 };
 
 use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, advance, entry, flush, given_back, part, save};
-
-async fn entries(fixture: &Fixture) -> Vec<isochrone_store::types::Entry> {
-    fixture
-        .store
-        .entries(&fixture.run, HERE, EntryId::default(), 100)
-        .await
-        .unwrap()
-}
 
 pub async fn a_flush_is_stored_once(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a", "b"]).await;
@@ -48,7 +36,7 @@ pub async fn a_flush_is_stored_once(store: Arc<dyn Store>) {
         FlushAnswer::default(),
         "a repeat"
     );
-    let stored = entries(&fixture).await;
+    let stored = fixture.entries().await;
     assert_eq!(
         stored.iter().map(|entry| entry.entry.clone()).collect::<Vec<_>>(),
         written.entries
@@ -83,7 +71,7 @@ pub async fn a_flush_is_stored_once(store: Arc<dyn Store>) {
     // What came before the last is known to be stored.
     fixture.append(ALICE, &flush(2, a, 5, 1, 103)).await;
     fixture.append(ALICE, &written).await;
-    assert_eq!((fixture.topic("a").await.stored, entries(&fixture).await.len()), (6, 5));
+    assert_eq!((fixture.topic("a").await.stored, fixture.entries().await.len()), (6, 5));
     let snapshot = fixture.store.snapshot(&fixture.run, HERE).await.unwrap();
     let states: Vec<_> = snapshot
         .states
@@ -145,7 +133,7 @@ pub async fn a_lost_token_fences_only_its_topic(store: Arc<dyn Store>) {
         answer,
         "a repeat gets the same answer"
     );
-    let kept = entries(&fixture).await;
+    let kept = fixture.entries().await;
     assert_eq!(kept.len(), 1);
     assert_eq!(kept[0].entry.parts, [part("b", b.token, 1, b"y")]);
     let topic = fixture.topic("a").await;
@@ -182,7 +170,7 @@ pub async fn a_full_partition_sheds_and_counts(store: Arc<dyn Store>) {
     assert_eq!(fixture.append(ALICE, &flush(3, &claim, 13, 1, 101)).await.shed, 0);
     let topic = fixture.topic("a").await;
     assert_eq!((topic.stored, topic.dropped), (11, 3));
-    assert_eq!(entries(&fixture).await.len(), 2);
+    assert_eq!(fixture.entries().await.len(), 2);
 }
 
 /// Large enough for Redis to keep in a block of its own.
@@ -202,15 +190,7 @@ pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
             .append(ALICE, &large(number, before, samples, 100 + number as i64))
             .await;
         before += samples;
-        let cut = NewCut {
-            cut: Cut {
-                number,
-                last: entries(&fixture).await.last().unwrap().id,
-                second: Second(100 + number as i64),
-            },
-            changed: vec![],
-        };
-        fixture.store.cut(&fixture.run, HERE, BOB, token, &cut).await.unwrap();
+        fixture.cut_newest(BOB, token, number, 100 + number as i64).await;
     }
     let cursor = |cut, exported| Cursor {
         cut,
@@ -229,7 +209,7 @@ pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
     }
     // One more does not fit beside what the slow one has left.
     fixture.store.retain(&fixture.run, HERE, 300_000).await.unwrap();
-    let first = entries(&fixture).await[0].id;
+    let first = fixture.entries().await[0].id;
     let (at, gone) = (cursor(3, 60), [first]);
     let moved = advance("fast", &at, 3, &gone);
     fixture
@@ -245,7 +225,8 @@ pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
         fixture.append(ALICE, &large(5, 65, 6, 105)).await,
         FlushAnswer::default()
     );
-    let left: Vec<_> = entries(&fixture)
+    let left: Vec<_> = fixture
+        .entries()
         .await
         .iter()
         .map(|entry| entry.entry.second.0)
@@ -285,7 +266,8 @@ pub async fn a_slow_sink_alone_loses_what_it_holds_back(store: Arc<dyn Store>) {
     let topic = fixture.topic("a").await;
     assert_eq!((topic.stored, topic.dropped), (71, 7));
     assert_eq!(counts().await, of((3, 60, 0), (3, 10, 50)));
-    let left: Vec<_> = entries(&fixture)
+    let left: Vec<_> = fixture
+        .entries()
         .await
         .iter()
         .map(|entry| entry.entry.second.0)
@@ -307,19 +289,7 @@ async fn behind_by_two(fixture: &Fixture, claim: &Claimed) {
         fixture
             .append(ALICE, &large_flush(number, claim, before, 10 * number, second))
             .await;
-        let cut = NewCut {
-            cut: Cut {
-                number,
-                last: entries(fixture).await.last().unwrap().id,
-                second: Second(second),
-            },
-            changed: vec![],
-        };
-        fixture
-            .store
-            .cut(&fixture.run, HERE, BOB, held.token, &cut)
-            .await
-            .unwrap();
+        fixture.cut_newest(BOB, held.token, number, second).await;
     }
     fixture.store.retain(&fixture.run, HERE, 150_000).await.unwrap();
 }
@@ -381,7 +351,7 @@ pub async fn what_is_fenced_drops_nothing_for_slow_sinks(store: Arc<dyn Store>) 
         dropped_for(&fixture).await,
         BTreeMap::from([("slow".to_owned(), (0, 0))])
     );
-    assert_eq!(entries(&fixture).await.len(), 2);
+    assert_eq!(fixture.entries().await.len(), 2);
     let topic = fixture.topic("a").await;
     assert_eq!((topic.stored, topic.dropped), (30, 0));
 }
@@ -450,7 +420,7 @@ pub async fn last_words_make_vanished_rows_exact(store: Arc<dyn Store>) {
         .await
         .unwrap();
     assert_eq!(rows().await, [row(7, true), row(9, true)]);
-    assert_eq!(entries(&fixture).await.len(), 3);
+    assert_eq!(fixture.entries().await.len(), 3);
     assert!(
         fixture
             .store
@@ -487,20 +457,7 @@ pub async fn an_entry_is_pending_until_its_cut(store: Arc<dyn Store>) {
         .await
         .unwrap()
         .unwrap();
-    let last = entries(&fixture).await.last().unwrap().id;
-    let cut = NewCut {
-        cut: Cut {
-            number: 1,
-            last,
-            second: Second(second),
-        },
-        changed: vec![],
-    };
-    fixture
-        .store
-        .cut(&fixture.run, HERE, BOB, held.token, &cut)
-        .await
-        .unwrap();
+    fixture.cut_newest(BOB, held.token, 1, second).await;
     assert_eq!(
         pending().await,
         some(&[("b", 20)]),
@@ -522,7 +479,7 @@ pub async fn an_entry_is_pending_until_its_cut(store: Arc<dyn Store>) {
     };
     let of_sink = |samples| vec![("sink".to_owned(), vec![(Topic::from("a"), samples)])];
     assert_eq!(behind().await, of_sink(15), "cut, and not passed");
-    let robbed = entries(&fixture).await[0].id;
+    let robbed = fixture.entries().await[0].id;
     let to = |cut, delete: Vec<EntryId>| {
         let (fixture, topics) = (&fixture, BTreeMap::new());
         async move {
