@@ -77,12 +77,8 @@ impl fmt::Display for Length {
 
 #[cfg(test)]
 mod tests {
-    use isochrone_model::{
-        id::{DaemonId, Domain, Epoch},
-        row::Device,
-    };
-
     use super::*;
+    use crate::testing::device;
 
     const START: i64 = 1_800_000_000_000_000_000;
 
@@ -102,27 +98,12 @@ mod tests {
     fn facts(scheduled: u64) -> RunFacts {
         let mut facts = RunFacts::new("r".parse().unwrap(), "closed");
         for first in [0, 500] {
-            let device = Device {
-                epoch: Epoch(first as u64),
-                device: "d".to_owned(),
-                client_id: String::new(),
-                topic: "t".into(),
-                response_topic: "t".into(),
-                url: "memory:".to_owned(),
-                qos: 0,
-                mqtt_version: "5".to_owned(),
-                rate: None,
-                domain: Domain(1),
-                producer: DaemonId(1),
-                ordinal: 0,
-                number: 0,
-            };
             let row = SendRow {
                 scheduled,
                 due: Some((at(first), at(first + 100))),
                 ..SendRow::default()
             };
-            facts.devices.push((device, row));
+            facts.devices.push((device(first as u64), row));
         }
         facts.events = vec![
             event(Some(at(0)), "opened"),

@@ -15,6 +15,8 @@ mod samples;
 mod share;
 mod svg;
 mod tasks;
+#[cfg(test)]
+mod testing;
 mod text;
 
 use std::process::ExitCode;

@@ -240,11 +240,12 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use isochrone_model::{
-        id::{DaemonId, Domain, Epoch},
+        id::DaemonId,
         row::{Device, SendRow},
     };
 
     use super::*;
+    use crate::testing::device;
 
     /// Where the devices end by themselves is said, be it after a time, after a count, or after whichever comes first.
     #[test]
@@ -285,19 +286,9 @@ mod tests {
         let mut facts = RunFacts::new("r".parse().unwrap(), "open");
         for life in 0..4 {
             let device = Device {
-                epoch: Epoch(life),
                 device: format!("d{}", life % 2),
-                client_id: String::new(),
-                topic: "t".into(),
-                response_topic: "t".into(),
-                url: "memory:".to_owned(),
-                qos: 0,
-                mqtt_version: "5".to_owned(),
-                rate: None,
-                domain: Domain(1),
                 producer: DaemonId(life),
-                ordinal: 0,
-                number: 0,
+                ..device(life)
             };
             facts.devices.push((device, SendRow::default()));
         }

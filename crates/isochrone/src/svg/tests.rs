@@ -13,6 +13,7 @@ use isochrone_model::{
 use roxmltree::Document;
 
 use super::*;
+use crate::testing::device;
 
 const START: i64 = 1_800_000_000;
 /// A name that would end an element, a text and a document.
@@ -21,19 +22,12 @@ const HOSTILE: &str = "a&b<c>\"'</svg>\u{1}\u{fffe}]]>";
 fn facts() -> RunFacts {
     let mut facts = RunFacts::new("r-1".parse().unwrap(), "closed");
     facts.totals.know_device(&Device {
-        epoch: Epoch(1),
         device: HOSTILE.to_owned(),
-        client_id: String::new(),
         topic: HOSTILE.into(),
         response_topic: HOSTILE.into(),
-        url: "memory:".to_owned(),
         qos: 1,
-        mqtt_version: "5".to_owned(),
         rate: Some(20.0),
-        domain: Domain(1),
-        producer: DaemonId(1),
-        ordinal: 0,
-        number: 0,
+        ..device(1)
     });
     facts
 }
