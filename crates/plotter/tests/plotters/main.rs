@@ -13,7 +13,7 @@ use isochrone_store::{
     memory::MemoryStore,
     types::{Holder, RunState},
 };
-use support::{Deadline, PARTITIONS, Running, Server, World, sum};
+use support::{Corrupt, Deadline, PARTITIONS, Running, Server, World, sum};
 
 const DEVICES: u64 = 20;
 
@@ -258,29 +258,25 @@ fn received(plotter: &Running, world: &World) -> f64 {
 /// A partition that cannot be read holds up no other; it is read on when it is mended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_corrupt_partition_holds_up_no_other() {
-    let server = Server::start().await;
-    let mut world = World::new(server.store(), SystemClock::alone(None), DEVICES).await;
-    // The first of all, so that the others come after it.
-    let bad = *world.busy_partitions().first().unwrap();
-    let stream = format!("isochrone:{{{}:{bad}}}:latency", world.run);
-    let answer = server.ask(&format!("XADD {stream} 1-1 v unheard-of"));
-    assert!(answer.starts_with('$'), "{answer}");
+    let mut corrupt = Corrupt::new(DEVICES).await;
+    let (world, bad) = (&mut corrupt.world, corrupt.partition);
     let plotter = world.plotter();
     world.messages(0).await;
     let of_others = world.sent_outside(bad) as f64;
     assert!(of_others < world.sent() as f64);
     let shown = Deadline::new("all other partitions to be shown");
-    while received(&plotter, &world) < of_others {
+    while received(&plotter, world) < of_others {
         shown.moment().await;
     }
-    assert_eq!(received(&plotter, &world), of_others);
+    assert_eq!(received(&plotter, world), of_others);
     let said = Deadline::new("readiness to tell of the entry");
-    while !matches!(plotter.health.readiness(), (false, why) if why.contains("1-1")) {
+    while !matches!(plotter.health.readiness(), (false, why) if why.contains(Corrupt::ENTRY)) {
         said.moment().await;
     }
-    assert!(server.ask(&format!("XDEL {stream} 1-1")).starts_with(":1"));
+    corrupt.mend();
+    let world = &corrupt.world;
     let mended = Deadline::new("the mended partition to be shown");
-    while received(&plotter, &world) < world.sent() as f64 || !plotter.health.readiness().0 {
+    while received(&plotter, world) < world.sent() as f64 || !plotter.health.readiness().0 {
         mended.moment().await;
     }
     plotter.finish().await;
@@ -289,12 +285,8 @@ async fn a_corrupt_partition_holds_up_no_other() {
 /// A partition of a closed run that cannot be read is not finished: it is delivered when it is mended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_read_is_not_finished() {
-    let server = Server::start().await;
-    let mut world = World::new(server.store(), SystemClock::alone(None), DEVICES).await;
-    let bad = *world.busy_partitions().first().unwrap();
-    let stream = format!("isochrone:{{{}:{bad}}}:latency", world.run);
-    let answer = server.ask(&format!("XADD {stream} 1-1 v unheard-of"));
-    assert!(answer.starts_with('$'), "{answer}");
+    let mut corrupt = Corrupt::new(DEVICES).await;
+    let (world, bad) = (&mut corrupt.world, corrupt.partition);
     world.messages(0).await;
     world.end().await;
     world.close().await;
@@ -303,18 +295,19 @@ async fn what_cannot_be_read_is_not_finished() {
     loop {
         let holders = world.all_holders().await;
         let open = holders.iter().filter(|holder| **holder != Holder::Finished).count();
-        if open == 1 && plotter.health.readiness().1.contains("1-1") {
+        if open == 1 && plotter.health.readiness().1.contains(Corrupt::ENTRY) {
             break;
         }
         others.moment().await;
     }
-    assert_eq!(received(&plotter, &world), world.sent_outside(bad) as f64);
-    assert!(server.ask(&format!("XDEL {stream} 1-1")).starts_with(":1"));
+    assert_eq!(received(&plotter, world), world.sent_outside(bad) as f64);
+    corrupt.mend();
+    let world = &corrupt.world;
     let mended = Deadline::new("the mended partition to be finished");
     while !world.is_finished().await {
         mended.moment().await;
     }
-    assert_eq!(received(&plotter, &world), world.sent() as f64);
+    assert_eq!(received(&plotter, world), world.sent() as f64);
     plotter.finish().await;
 }
 
