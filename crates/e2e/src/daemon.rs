@@ -42,6 +42,17 @@ pub fn command(name: &str, environment: &[(&str, &str)]) -> Command {
     command
 }
 
+/// Runs a program to its end, with no ISOCHRONE_ variable but these.
+///
+/// # Panics
+/// When it takes longer than any command may.
+pub fn output(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let mut command = command(name, environment);
+    command.args(arguments);
+    Process::start(name, command, folder.path()).output(COMMAND)
+}
+
 /// A broker, a store, and a folder for what the daemons say.
 #[derive(Debug)]
 pub struct Site {

@@ -3,7 +3,7 @@
 use std::{process::Output, time::Duration};
 
 use isochrone_e2e::{
-    daemon::command,
+    daemon::{command, output},
     process::Process,
     report::{assert_whole, ledger, read},
     servers::Mosquitto,
@@ -11,7 +11,7 @@ use isochrone_e2e::{
 use rustix::process::Signal;
 
 fn isochrone(arguments: &[&str]) -> Output {
-    command("isochrone", &[]).args(arguments).output().expect("isochrone")
+    output("isochrone", arguments, &[])
 }
 
 /// The fleet's every message is scheduled, sent, received and in the report.

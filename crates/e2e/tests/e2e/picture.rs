@@ -3,7 +3,7 @@
 use std::{thread::sleep, time::Duration};
 
 use isochrone_e2e::{
-    daemon::{Site, command},
+    daemon::{Site, command, output},
     process::Process,
     report::{ledger, read},
     wait,
@@ -172,10 +172,7 @@ fn an_outage_is_in_the_picture_as_in_the_report() {
 /// What is no report has no picture, and says so.
 #[test]
 fn other_commands_have_no_picture() {
-    let output = command("isochrone", &[])
-        .args(["runs", "--format", "svg"])
-        .output()
-        .expect("isochrone");
+    let output = output("isochrone", &["runs", "--format", "svg"], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).contains("--format svg is for the report of a run"));

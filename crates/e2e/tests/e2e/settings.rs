@@ -2,10 +2,10 @@
 
 use std::process::Output;
 
-use isochrone_e2e::daemon::command;
+use isochrone_e2e::daemon::output;
 
 fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
-    let Output { status, stdout, stderr } = command(program, environment).args(arguments).output().expect("program");
+    let Output { status, stdout, stderr } = output(program, arguments, environment);
     (
         status.code(),
         String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use isochrone_e2e::{
-    daemon::{Site, command},
+    daemon::{Site, output},
     report::{assert_whole, closed, ledger, read},
 };
 use serde_json::Value;
@@ -46,12 +46,9 @@ fn what_is_due_in_warm_up_is_not_measured() {
 /// A ramp of 2 s holds half of its full rate; the warm-up of half a second follows it. In one process, and in three.
 #[test]
 fn a_ramp_and_the_warm_up_after_it_are_not_measured() {
-    let fleet = command("isochrone", &[])
-        .args(["--devices", "4", "--rate", "100", "--qos", "1", "--format", "json"])
-        .args(["--ramp", "2s", "--warmup", "500ms", "--duration", "4s"])
-        .output()
-        .expect("isochrone");
-    let (report, code) = read(&fleet);
+    let fleet = "--devices 4 --rate 100 --qos 1 --ramp 2s --warmup 500ms --duration 4s --format json";
+    let fleet: Vec<_> = fleet.split(' ').collect();
+    let (report, code) = read(&output("isochrone", &fleet, &[]));
     assert_eq!(code, 0);
     assert_counts(&report, 4 * (100 + 200), 4 * 150);
 
