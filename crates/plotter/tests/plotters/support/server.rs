@@ -1,4 +1,4 @@
-//! A Redis server of a test's own: near or far, rolled back at will.
+//! A Redis server of a test's own: near or far, killed and brought back as it once was.
 
 use std::{
     io::{Read, Write},
@@ -134,10 +134,14 @@ impl Server {
         std::fs::copy(self.saved(), self.kept()).unwrap();
     }
 
-    /// Kills it and starts it again with what was kept.
-    pub async fn roll_back(&mut self) {
+    /// Kills it: nothing more is saved.
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Starts it again with what was kept.
+    pub async fn restart_from_kept(&mut self) {
         std::fs::copy(self.kept(), self.saved()).expect("something was kept");
         self.child = self.command.spawn().unwrap();
         self.answers().await;
