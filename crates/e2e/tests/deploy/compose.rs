@@ -142,7 +142,11 @@ fn all_at_once(docker: &Docker) {
     );
     assert_whole(&report);
     assert_eq!(report["topics"], FLEET, "{report:#}");
-    assert_eq!(ledger(&report, "scheduled"), FLEET as u64 * RATE * seconds(SENDING), "{report:#}");
+    assert_eq!(
+        ledger(&report, "scheduled"),
+        FLEET as u64 * RATE * seconds(SENDING),
+        "{report:#}"
+    );
 }
 
 /// Compose and Swarm give a daemon longer than ISOCHRONE_SHUTDOWN to finish, and a memory limit to every container.
