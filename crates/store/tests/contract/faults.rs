@@ -134,6 +134,10 @@ async fn a_server_that_cannot_now_is_away() {
     .await;
     let _: () = server.ask(&["SCRIPT", "KILL"]).await;
     endless.abort();
+    until("the server is busy no more", || async {
+        fixture.store.free(&fixture.run).await.is_ok()
+    })
+    .await;
     assert!(append().await.unwrap().fenced.is_empty());
     assert_eq!(fixture.topic("a").await.stored, 5);
 }
