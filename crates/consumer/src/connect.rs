@@ -4,7 +4,8 @@
 //! and topic alone, so that a successor resumes it and throws a zombie out. In claim unit `partition` the session is the
 //! partition's, for the same reason. A consumer of many single topics (the all-in-one) shares one session a partition
 //! among them; it is the daemon's own, because another consumer may hold other topics of that partition: it is removed
-//! when the topics are given back, and a successor starts without it.
+//! when the topics are given back, and a successor starts without it. Where the identity names the device (user name, password,
+//! certificate, server name), a session cannot be shared: what one device may hear is not for another's ears.
 
 use std::path::PathBuf;
 
@@ -23,6 +24,9 @@ const OWN_SESSIONS: usize = 64;
 
 /// Deliveries a broker may have under way to us (MQTT 5): all it wants, the tool never throttles its target.
 const RECEIVE_MAXIMUM: u16 = u16::MAX;
+
+/// The names in an identity that differ from topic to topic.
+const OF_A_DEVICE: [&str; 4] = ["device", "topic", "producer", "n"];
 
 /// Which topics share a connection: those whose keys are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,18 +105,27 @@ pub fn plan(
 ) -> LinkPlan {
     let names = Names::new(run, device);
     let url = settings.consumer_broker.clone().unwrap_or_else(|| device.url.clone());
+    let username = settings.consumer_username.as_ref().or(settings.username.as_ref());
+    let password = settings.consumer_password.as_ref().or(settings.password.as_ref());
+    let password = password.map(|secret| secret.reveal());
+    let secret = password.and_then(|text| names.parse(text));
+    let tls = [&settings.tls_cert, &settings.tls_key, &settings.tls_server_name];
+    let mut identity = tls.into_iter().flatten().chain(username).chain(&secret);
+    let sharing = if identity.any(|template| OF_A_DEVICE.iter().any(|name| template.uses(name))) {
+        Sharing::Topic
+    } else {
+        sharing
+    };
     let (sharing, client_id) = match &settings.consumer_client_id {
         // An id of the user's own making may name the topic: then each topic needs a connection.
         Some(template) => (Sharing::Topic, names.render(template)),
         None => (sharing, client_id(run, sharing, partition, device)),
     };
     let persistent = device.qos > 0 && !settings.session_expiry.is_zero();
-    let username = settings.consumer_username.as_ref().or(settings.username.as_ref());
-    let password = settings.consumer_password.as_ref().or(settings.password.as_ref());
     let connection = ConnectionConfig {
         client_id: client_id.clone(),
         username: username.map(|template| names.render(template)),
-        password: password.map(|secret| names.render_text(secret.reveal())),
+        password: password.map(|text| secret.as_ref().map_or(text.to_owned(), |secret| names.render(secret))),
         tls: TlsConfig {
             ca: settings.tls_ca.clone(),
             cert: settings
@@ -195,30 +208,26 @@ impl<'a> Names<'a> {
         template.render(&self.values())
     }
 
-    /// A secret is kept as text; it was checked when the settings were read.
-    fn render_text(&self, text: &str) -> String {
+    /// The template of a secret, which is kept as text; it was checked when the settings were read.
+    fn parse(&self, text: &str) -> Option<Template> {
         let allowed: Vec<&str> = self.values().iter().map(|(name, _)| *name).collect();
-        match Template::parse(text, &allowed) {
-            Ok(template) => self.render(&template),
-            Err(_) => text.to_owned(),
-        }
+        Template::parse(text, &allowed).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use isochrone_daemon::settings::{Source, load};
     use isochrone_model::id::{Domain, Epoch};
 
     use super::*;
 
-    /// Templates of a device mean the same here as at its producer, whatever the device is called.
-    #[test]
-    fn names_are_the_registrations() {
-        let device = Device {
+    fn device(name: &str) -> Device {
+        Device {
             epoch: Epoch(1),
-            device: "berlin-7-a".to_owned(),
+            device: name.to_owned(),
             topic: "up".into(),
-            response_topic: "down".into(),
+            response_topic: format!("down/{name}").as_str().into(),
             url: "memory:names".to_owned(),
             qos: 1,
             mqtt_version: "5".to_owned(),
@@ -228,9 +237,60 @@ mod tests {
             ordinal: 3,
             number: 12,
             client_id: String::new(),
+        }
+    }
+
+    /// Templates of a device mean the same here as at its producer, whatever the device is called.
+    #[test]
+    fn names_are_the_registrations() {
+        let (device, run) = (device("berlin-7-a"), "r".parse().unwrap());
+        let names = Names::new(&run, &device);
+        let template = names.parse("{{run}} {{device}} {{topic}} {{producer}} {{n}}").unwrap();
+        assert_eq!(names.render(&template), "r berlin-7-a down/berlin-7-a 3 12");
+    }
+
+    /// Topics of a partition share a session unless what they are listened for with names the device: each then has its own.
+    #[test]
+    fn identities_are_not_shared() {
+        let shares = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+            let settings = load::<ConsumerSettings>(&Source::from_variables(variables))
+                .unwrap()
+                .settings;
+            let run: RunName = "r".parse().unwrap();
+            let plan = |name| {
+                plan(
+                    &settings,
+                    &run,
+                    Sharing::Daemon(DaemonId(7)),
+                    Partition(0),
+                    &device(name),
+                )
+            };
+            let (one, other) = (plan("a"), plan("b"));
+            assert_eq!(
+                one.key == other.key,
+                one.config.connection.client_id == other.config.connection.client_id
+            );
+            one.key == other.key
         };
-        let run: RunName = "r".parse().unwrap();
-        let text = "{{run}} {{device}} {{topic}} {{producer}} {{n}}";
-        assert_eq!(Names::new(&run, &device).render_text(text), "r berlin-7-a down 3 12");
+        assert!(shares(&[]));
+        assert!(shares(&[
+            ("ISOCHRONE_USERNAME", "of-{{run}}"),
+            ("ISOCHRONE_PASSWORD", "secret")
+        ]));
+        for (name, value) in [
+            ("ISOCHRONE_USERNAME", "{{device}}"),
+            ("ISOCHRONE_PASSWORD", "secret-{{n}}"),
+            ("ISOCHRONE_CONSUMER_PASSWORD", "secret of {{topic}}"),
+            ("ISOCHRONE_TLS_SERVER_NAME", "{{device}}.example.com"),
+            ("ISOCHRONE_CONSUMER_CLIENT_ID", "c-{{device}}"),
+        ] {
+            assert!(!shares(&[("ISOCHRONE_USERNAME", "user"), (name, value)]), "{name}");
+        }
+        assert!(!shares(&[
+            ("ISOCHRONE_TLS_CERT", "{{device}}.pem"),
+            ("ISOCHRONE_TLS_KEY", "key.pem")
+        ]));
     }
 }

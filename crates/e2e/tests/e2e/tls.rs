@@ -14,9 +14,19 @@ const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(90);
 const DEVICES: usize = 100;
 
-/// Each device with its own certificate, allowed by common name to its own topic only.
+/// Each device with its own certificate, allowed by common name to its own topic only; a consumer with one for all of them.
 #[test]
 fn every_device_has_its_certificate() {
+    a_hundred_certificates("consumer", "100");
+}
+
+/// The same where each topic is listened for with its device's certificate, which may read no other.
+#[test]
+fn every_topic_is_read_with_its_devices_certificate() {
+    a_hundred_certificates("{{device}}", "unlimited");
+}
+
+fn a_hundred_certificates(listens_as: &str, claims: &str) {
     let folder = tempfile::tempdir().expect("temp dir");
     let authority = Authority::new("Isochrone test");
     authority.write(&folder.path().join("ca.pem"));
@@ -24,7 +34,7 @@ fn every_device_has_its_certificate() {
     let mut acl = String::from("user consumer\ntopic read fleet/#\n");
     for n in 0..DEVICES {
         authority.client(folder.path(), &format!("0-{n}"));
-        acl += &format!("user 0-{n}\ntopic write fleet/0-{n}\n");
+        acl += &format!("user 0-{n}\ntopic readwrite fleet/0-{n}\n");
     }
     authority.client(folder.path(), "consumer");
     std::fs::write(folder.path().join("acl"), acl).expect("acl");
@@ -41,11 +51,11 @@ fn every_device_has_its_certificate() {
     let (broker, ca) = (format!("mqtts://localhost:{port}"), at("ca.pem"));
     let common = [("ISOCHRONE_BROKER", broker.as_str()), ("ISOCHRONE_TLS_CA", ca.as_str())];
     let identity = |stem: &str| (at(&format!("{stem}.pem")), at(&format!("{stem}.key")));
-    let (cert, key) = identity("consumer");
+    let (cert, key) = identity(listens_as);
     let consumer = [
         ("ISOCHRONE_TLS_CERT", cert.as_str()),
         ("ISOCHRONE_TLS_KEY", &key),
-        ("ISOCHRONE_CLAIMS", "100"),
+        ("ISOCHRONE_CLAIMS", claims),
     ];
     let _plotter = site.daemon("plotter", &[]);
     let _consumer = site.daemon("consumer", &[&common[..], &consumer[..]].concat());

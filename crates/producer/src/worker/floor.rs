@@ -359,7 +359,7 @@ impl Floor {
         if let Some(trouble) = wants.trouble {
             let new = self.agenda.borrow_mut().troubles.insert(trouble.reason);
             match (new, trouble.needs_setting) {
-                (true, true) => error!(reason = trouble.reason, "failed to {}", trouble.detail),
+                (true, true) => error!(reason = trouble.reason, "failed to send: {}", trouble.detail),
                 (true, false) => warn!(reason = trouble.reason, "connection: {}", trouble.detail),
                 (false, _) => {}
             }
