@@ -12,6 +12,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -28,12 +29,22 @@ use crate::{process::Process, wait};
 
 const START: Duration = Duration::from_secs(20);
 
-/// A port nobody listens on.
+/// Ports for servers: below those that Linux gives to connections (32768 and above), so that none is taken by one between its choice
+/// and its use. A Redis cluster's bus has ports 10,000 above.
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
+
+/// A port nobody listens on, and that this process gave to nobody before.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    loop {
+        // Processes side by side begin at different ones.
+        let place = (std::process::id().wrapping_mul(61) + GIVEN.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = PORTS.start + place as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits until something accepts connections on the port.

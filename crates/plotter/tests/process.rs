@@ -4,11 +4,12 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    net::TcpListener,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     time::Duration,
 };
+
+use isochrone_e2e::servers::free_port;
 
 /// Nothing here takes longer, or something is broken.
 const SOON: Duration = Duration::from_secs(30);
@@ -74,10 +75,6 @@ impl Drop for Plotter {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Without a Redis it says so once, waits, and ends well when told to.

@@ -263,7 +263,7 @@ async fn a_wrong_password_is_named_and_not_shown() {
 
 #[tokio::test]
 async fn other_failures_are_told_apart() {
-    let nobody = open(&format!("mqtt://127.0.0.1:{}", broker::free_port())).unwrap();
+    let nobody = open(&format!("mqtt://127.0.0.1:{}", isochrone_e2e::servers::free_port())).unwrap();
     let refused = failure(&*nobody, connection("c", MqttVersion::V5)).await;
     assert_eq!((refused.reason, refused.needs_setting), ("tcp refused", false));
     assert!(refused.detail.contains("ISOCHRONE_BROKER"), "{}", refused.detail);

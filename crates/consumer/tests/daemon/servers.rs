@@ -2,11 +2,13 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+use isochrone_e2e::servers::free_port;
 
 /// A server of this test's own.
 pub struct Server {
@@ -49,9 +51,7 @@ impl Server {
 
     fn start(program: &str, arguments: impl FnOnce(&mut Command, u16, &Path)) -> Server {
         let folder = tempfile::tempdir().expect("a folder");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("its address").port();
-        drop(free);
+        let port = free_port();
         let mut command = Command::new(program);
         command
             .current_dir(folder.path())

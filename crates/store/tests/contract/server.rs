@@ -1,11 +1,11 @@
 //! Real Redis servers, started by the tests on free ports, killed by handle.
 
 use std::{
-    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
 
+use isochrone_e2e::servers::free_port;
 use isochrone_store::{
     Store,
     redis::{RedisConfig, RedisStore},
@@ -28,19 +28,14 @@ impl Server {
             .iter()
             .map(|arg| arg.replace("DIR", dir.path().to_str().unwrap()))
             .collect();
-        // Someone may take the port between the two: then another one.
-        for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(process) = launch(port, &args, &dir) {
-                return Server {
-                    port,
-                    args,
-                    process,
-                    dir,
-                };
-            }
+        let port = free_port();
+        let process = launch(port, &args, &dir);
+        Server {
+            port,
+            args,
+            process,
+            dir,
         }
-        panic!("failed to start redis-server");
     }
 
     pub fn url(&self) -> String {
@@ -64,7 +59,7 @@ impl Server {
     }
 
     pub fn start_again(&mut self) {
-        self.process = launch(self.port, &self.args, &self.dir).expect("redis-server starts again");
+        self.process = launch(self.port, &self.args, &self.dir);
     }
 
     /// What redis itself answers.
@@ -86,8 +81,8 @@ impl Drop for Server {
     }
 }
 
-/// Returns when it accepts connections; `None` when it ended.
-fn launch(port: u16, args: &[String], dir: &TempDir) -> Option<Child> {
+/// Returns when it accepts connections.
+fn launch(port: u16, args: &[String], dir: &TempDir) -> Child {
     let mut command = Command::new("/usr/bin/redis-server");
     command
         .args(["--save", "", "--bind", "127.0.0.1", "--dir"])
@@ -102,11 +97,9 @@ fn launch(port: u16, args: &[String], dir: &TempDir) -> Option<Child> {
         .spawn()
         .expect("redis-server is installed");
     for _ in 0..500 {
-        if process.try_wait().unwrap().is_some() {
-            return None;
-        }
+        assert_eq!(process.try_wait().unwrap(), None, "redis-server ended");
         if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Some(process);
+            return process;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

@@ -13,6 +13,7 @@ use isochrone_daemon::{
     Metrics, Stop, Tasks,
     clock::{SystemClock, discipline},
 };
+use isochrone_e2e::servers::free_port;
 use isochrone_store::{
     Registry, Store,
     redis::{RedisConfig, RedisStore},
@@ -36,11 +37,7 @@ impl Server {
     /// Starts one on a free port.
     pub async fn start() -> Server {
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let mut command = Command::new("redis-server");
         command
             .args([
