@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use crate::{daemon::binary, process::Process, servers::elasticsearch_parts, wait};
 
 const START: Duration = Duration::from_secs(60);
+/// What one command of the client may take, in seconds: an engine that answers no more must not keep a test from ending.
+const AT_MOST: &str = "600";
 
 /// The running engine.
 #[derive(Debug)]
@@ -134,9 +136,21 @@ impl Docker {
         succeeded(&format!("docker {}", arguments.join(" ")), &self.try_run(arguments))
     }
 
-    /// Runs `docker` to its end, well or not.
+    /// What each container said last, for who reads why a test failed.
+    fn tell_logs(&self) {
+        let names = self.try_run(&["ps", "--all", "--format", "{{.Names}}"]).stdout;
+        for name in String::from_utf8_lossy(&names).lines() {
+            let said = self.try_run(&["logs", "--tail", "4", name]);
+            let said = [said.stdout, said.stderr].concat();
+            eprintln!("── {name} said last:\n{}", String::from_utf8_lossy(&said));
+        }
+    }
+
+    /// Runs `docker` to its end, well or not; one that took too long has the status of timeout(1).
     pub fn try_run(&self, arguments: &[&str]) -> Output {
-        self.command("docker").args(arguments).output().expect("docker")
+        let mut command = self.command("timeout");
+        command.args([AT_MOST, "docker"]).args(arguments);
+        command.output().expect("timeout")
     }
 
     /// A command that talks to this engine, through the client that came with it: another that PATH may find first can be
@@ -252,18 +266,6 @@ impl Docker {
         arguments.extend([archive.as_str(), server.tag]);
         self.run(&arguments);
         fs::remove_dir_all(root).expect("remove the root folder");
-    }
-}
-
-impl Docker {
-    /// What each container said last, for who reads why a test failed.
-    fn tell_logs(&self) {
-        let names = self.try_run(&["ps", "--all", "--format", "{{.Names}}"]).stdout;
-        for name in String::from_utf8_lossy(&names).lines() {
-            let said = self.try_run(&["logs", "--tail", "4", name]);
-            let said = [said.stdout, said.stderr].concat();
-            eprintln!("── {name} said last:\n{}", String::from_utf8_lossy(&said));
-        }
     }
 }
 

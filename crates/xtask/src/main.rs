@@ -26,7 +26,7 @@ enum Task {
     /// Format, lints, walls, unit, contract and end-to-end tests.
     Test {
         /// Install the servers and tools that the tests need first (Debian packages, cargo-deny, a Java and
-        /// Elasticsearch, servers built with Go).
+        /// Elasticsearch, servers built with Go); with --containers also a Docker engine, and two settings of the kernel.
         #[arg(long)]
         install: bool,
         /// Also try Compose, Swarm and the Helm chart on a Docker engine of the tests' own. As root.

