@@ -169,6 +169,7 @@ impl Plotter {
         let is_closed = |record: &RunRecord| record.state == RunState::Closed;
         self.finished.retain(|run| records.get(run).is_some_and(is_closed));
         self.next_to_look_at.retain(|run, _| records.contains_key(run));
+        self.refused.retain(|run| records.contains_key(run));
         self.forget_purged(&records);
         let second = self.complete_second();
         for serving in self.servings.values_mut() {
@@ -202,7 +203,11 @@ impl Plotter {
         let why = if self.servings.is_empty() {
             "waits for a run".to_owned()
         } else {
-            format!("plots {held} partitions of {} runs", self.servings.len())
+            let runs = self.servings.len();
+            format!(
+                "plots {held} partitions of {runs} run{}",
+                if runs == 1 { "" } else { "s" }
+            )
         };
         if self.said != why {
             info!("{why}");
@@ -252,10 +257,7 @@ impl Plotter {
                 Ok(snapshot) => snapshot,
                 // Nobody can work on this one; there may be work in others.
                 Err(error) if error.fate() == Fate::Reject => {
-                    let why = format!("failed to {error}");
-                    if self.refused.is_news(&record.run, Some(next), &why) {
-                        error!(run = %record.run, partition = %next, "{why}");
-                    }
+                    self.refused.say(&record.run, Some(next), &error);
                     next.0 += 1;
                     continue;
                 }
@@ -297,10 +299,7 @@ impl Plotter {
         if self.context.common.run.is_some() {
             return Err(error);
         }
-        let why = format!("failed to {error}");
-        if self.refused.is_news(&record.run, None, &why) {
-            error!(run = %record.run, "{why}");
-        }
+        self.refused.say(&record.run, None, &error);
         Ok(false)
     }
 

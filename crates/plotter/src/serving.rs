@@ -139,7 +139,6 @@ impl Serving {
             warn!(run = %self.record.run, ordinal = self.ordinal, "was taken off the roster, joined again");
         }
         self.reload(desk).await?;
-        self.hear(desk);
         self.forget_retired(desk);
         Ok(())
     }
@@ -366,7 +365,6 @@ impl Serving {
         }
         let holders = desk.store.holders(self.run(), &self.partitions()).await?;
         // As long as the store may forget that one is finished, it may have to be said again.
-        self.hear(desk);
         self.forget_retired(desk);
         let is_over = |(partition, holder): &(Partition, Holder)| match self.holdings.get(partition) {
             // What is left is for a sink of another plotter.

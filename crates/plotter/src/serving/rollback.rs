@@ -107,9 +107,9 @@ impl Serving {
         Ok(())
     }
 
-    /// The store cannot forget any more that these were given up for good. What happened to the leases is heard before: a restart
-    /// of the store keeps its partitions here.
+    /// The store cannot forget any more that these were given up for good: unless it has restarted, which is heard first.
     pub(super) fn forget_retired(&mut self, desk: &Desk) {
+        self.hear(desk);
         let to_reload = &self.to_reload;
         self.retired
             .retain(|partition, retired| to_reload.contains(partition) || !desk.keeps_what_it_had_at(retired.at));
