@@ -1,8 +1,8 @@
 //! Cares for what dead daemons leave behind, and moves a run on.
 //!
-//! Every consumer and plotter (and `report --wait`) has one a run. They are ranked by their ids among those that live. All of
-//! them watch the roster, which is one key; the first few watch the leases of every partition, for an observation counts only
-//! for who made it; the first moves the run on.
+//! Every consumer and plotter (and `report --wait`) has one a run. All of them watch the roster, which is one key. Those that
+//! joined the run first, of those that live, watch the leases of every partition, for an observation counts only for who made
+//! it; the very first moves the run on.
 
 use std::{
     future::pending,
@@ -59,9 +59,9 @@ impl Warden {
                 return;
             };
             let context = Arc::new(context);
-            let (rank, is_ranked) = watch::channel(None);
-            let mut watcher = Watcher::new(context.clone(), &record, rank);
-            let mut closer = Closer::new(context, &record, is_ranked);
+            let (seen, roster) = watch::channel(None);
+            let mut watcher = Watcher::new(context.clone(), &record, seen);
+            let mut closer = Closer::new(context, &record, roster);
             let caring = async {
                 closer.run().await;
                 closed.store(true, Ordering::Release);
@@ -98,10 +98,26 @@ async fn known(context: &Context, run: &RunName) -> Option<RunRecord> {
     }
 }
 
-/// How many living consumers and plotters come before this daemon.
-fn rank(daemon: DaemonId, roster: &[Member]) -> usize {
-    let before = |member: &&Member| member.stands() && member.role != Role::Producer && member.daemon < daemon;
-    roster.iter().filter(before).count()
+/// The consumers and plotters that joined before this daemon and stand; all of them when it is not on the roster itself. Who
+/// joins later comes later, so that daemons which start and die again and again stand before nobody.
+fn elders(daemon: DaemonId, roster: &[Member]) -> impl Iterator<Item = &Member> {
+    let standing = || roster.iter().filter(|member| member.stands());
+    let own = standing().find(|member| member.daemon == daemon);
+    let own = own.map(|member| (member.joined, member.daemon));
+    standing()
+        .filter(|member| member.role != Role::Producer)
+        .filter(move |member| own.is_none_or(|own| (member.joined, member.daemon) < own))
+}
+
+/// Whether this daemon moves the run on.
+fn leads(daemon: DaemonId, roster: &[Member]) -> bool {
+    elders(daemon, roster).next().is_none()
+}
+
+/// Whether this daemon watches the leases: always when it is not on the roster (`report --wait`: nobody else may be left).
+fn watches_leases(daemon: DaemonId, roster: &[Member], lives: impl Fn(DaemonId) -> bool) -> bool {
+    let is_outside = !roster.iter().any(|member| member.daemon == daemon && member.stands());
+    is_outside || elders(daemon, roster).filter(|elder| lives(elder.daemon)).count() < LEASE_WATCHERS
 }
 
 /// A call with a deadline.
@@ -112,5 +128,65 @@ async fn answer<T>(within: Duration, call: impl Future<Output = Result<T, Error>
             address: "ISOCHRONE_REDIS_URL".to_owned(),
             cause: format!("no answer within {within:?}"),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(daemon: u64, role: Role, joined: u64) -> Member {
+        Member {
+            daemon: DaemonId(daemon),
+            role,
+            ordinal: 0,
+            counter: 0,
+            joined,
+            ended: false,
+            vanished: false,
+        }
+    }
+
+    /// Of those that live, the three that joined first watch, and who is not on the roster; one leads. A sentence for each row:
+    /// who stands still, and who watches then.
+    #[test]
+    fn the_first_to_join_watch() {
+        let mut roster: Vec<Member> = (1..=6).map(|n| member(100 - n, Role::Consumer, n)).collect();
+        roster[1].role = Role::Plotter;
+        roster.push(member(1, Role::Producer, 0));
+        roster.push(Member {
+            ended: true,
+            ..member(2, Role::Consumer, 0)
+        });
+        roster.push(Member {
+            vanished: true,
+            ..member(3, Role::Consumer, 0)
+        });
+        let outsider = 50;
+        for (dead, watching, sentence) in [
+            (&[][..], &[99, 98, 97, outsider][..], "all live"),
+            (
+                &[98],
+                &[99, 98, 97, 96, outsider],
+                "one has died: another joins in before it is off the roster",
+            ),
+            (
+                &[99, 98, 97],
+                &[99, 98, 97, 96, 95, 94, outsider],
+                "three have died together",
+            ),
+            (&[94, 95], &[99, 98, 97, outsider], "newcomers have died"),
+        ] {
+            let lives = |daemon: DaemonId| !dead.contains(&daemon.0);
+            let watches = |id: &u64| watches_leases(DaemonId(*id), &roster, lives);
+            let found: Vec<u64> = [99, 98, 97, 96, 95, 94, outsider].into_iter().filter(watches).collect();
+            assert_eq!(found, watching, "{sentence}");
+        }
+        let leading: Vec<u64> = [99, 98, 50]
+            .into_iter()
+            .filter(|id| leads(DaemonId(*id), &roster))
+            .collect();
+        assert_eq!(leading, [99]);
+        assert!(leads(DaemonId(outsider), &roster[6..]), "nobody else is left");
     }
 }

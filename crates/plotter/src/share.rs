@@ -70,6 +70,7 @@ mod tests {
             role: Role::Plotter,
             ordinal,
             counter: 1,
+            joined: 0,
             ended: false,
             vanished: false,
         }

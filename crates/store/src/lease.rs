@@ -71,6 +71,13 @@ impl Observer {
         self.seen.sort_unstable_by_key(|(key, ..)| *key);
         dead
     }
+
+    /// How long a counter has stood still before this observer's eyes, in nanoseconds: zero for a row that it has not seen.
+    pub fn stood_ns(&self, now: Monotonic, partition: Partition, daemon: DaemonId) -> u64 {
+        let found = self.seen.binary_search_by_key(&(partition, daemon), |(key, ..)| *key);
+        let since = found.map_or(now, |place| self.seen[place].2);
+        now.since_ns(since).max(0) as u64
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +130,24 @@ mod tests {
                 prop_assert!(dead.is_empty() || dead == rows);
             }
         }
+    }
+
+    /// How long a counter stood still is told from the answer that first showed it, and is zero when it moved or is unknown.
+    #[test]
+    fn it_tells_how_long_a_counter_stood() {
+        let mut observer = Observer::new(Duration::from_millis(LEASE_MS));
+        let at = |ms: u64| Monotonic(ms * MS);
+        let stood = |observer: &Observer, ms, daemon| observer.stood_ns(at(ms), Partition(3), DaemonId(daemon)) / MS;
+        for (ms, counter) in [(0, 7), (500, 7), (1000, 8), (1500, 8)] {
+            let rows = [(Partition(3), DaemonId(2), counter), (Partition(3), DaemonId(9), 1)];
+            observer.see(at(ms), at(ms), Some(&rows));
+            let expected = if counter == 7 { ms } else { ms - 1000 };
+            assert_eq!(stood(&observer, ms, 2), expected);
+            assert_eq!(stood(&observer, ms, 9), ms);
+            assert_eq!(stood(&observer, ms, 1), 0);
+        }
+        observer.see(at(2000), at(2000), None);
+        assert_eq!(stood(&observer, 2000, 9), 0, "a failed poll begins anew");
     }
 
     /// A row that is gone and comes back is observed anew.

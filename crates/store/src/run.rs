@@ -91,6 +91,7 @@ impl Run {
             role,
             ordinal,
             counter,
+            joined: counter,
             ended: false,
             vanished: false,
         };

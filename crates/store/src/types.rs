@@ -137,6 +137,8 @@ pub struct Member {
     pub ordinal: u32,
     /// Its lease counter.
     pub counter: u64,
+    /// What its counter was when it joined: lower for who joined earlier.
+    pub joined: u64,
     /// It said its last word in this run.
     pub ended: bool,
     /// It was found dead.

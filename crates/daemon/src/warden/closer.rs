@@ -21,7 +21,7 @@ use isochrone_store::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::{LONG_ANSWER, answer, rank, watcher::poll_every};
+use super::{LONG_ANSWER, answer, leads, watcher::poll_every};
 use crate::Context;
 
 /// How long a run that is otherwise at rest waits for a sink that does not move: a restart of its back end fits in. A partition
@@ -39,8 +39,8 @@ pub struct Closer {
     context: Arc<Context>,
     run: RunName,
     partitions: Vec<Partition>,
-    /// This daemon's, as the watcher last saw it.
-    rank: watch::Receiver<Option<usize>>,
+    /// The roster as the watcher last read it.
+    seen: watch::Receiver<Option<Vec<Member>>>,
     /// Partitions with nothing left to do. Final: a draining run gets no new topics.
     done: BTreeSet<Partition>,
     /// Partitions whose topics are all closed and whose rows are all final.
@@ -67,12 +67,12 @@ enum Pass {
 }
 
 impl Closer {
-    pub fn new(context: Arc<Context>, record: &RunRecord, rank: watch::Receiver<Option<usize>>) -> Closer {
+    pub fn new(context: Arc<Context>, record: &RunRecord, seen: watch::Receiver<Option<Vec<Member>>>) -> Closer {
         Closer {
             context,
             run: record.run.clone(),
             partitions: (0..record.pins.partitions).map(Partition).collect(),
-            rank,
+            seen,
             done: BTreeSet::new(),
             settled: BTreeSet::new(),
             free: HashMap::new(),
@@ -108,11 +108,12 @@ impl Closer {
         if record.state == RunState::Closed {
             return Ok(Pass::Over);
         }
-        if self.rank.borrow().is_some_and(|rank| rank > 0) {
+        let follows = |roster: &[Member]| !leads(self.context.daemon, roster);
+        if self.seen.borrow().as_deref().is_some_and(follows) {
             return Ok(Pass::Follows);
         }
         let roster = answer(ANSWER_WITHIN, store.roster(&self.run)).await?;
-        if rank(self.context.daemon, &roster) > 0 {
+        if follows(&roster) {
             return Ok(Pass::Follows);
         }
         if record.state == RunState::Open {

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{LEASE_WATCHERS, answer, rank};
+use super::{answer, watches_leases};
 use crate::Context;
 
 /// The roster is observed like one more partition.
@@ -27,14 +27,16 @@ pub struct Watcher {
     partitions: Vec<Partition>,
     leases: Observer,
     members: Observer,
-    /// This daemon's, since the roster was first read.
-    rank: watch::Sender<Option<usize>>,
+    /// The roster as last read, for the closer.
+    seen: watch::Sender<Option<Vec<Member>>>,
+    /// It is among the few that watch leases.
+    watches_leases: bool,
     /// Told of once each; a run has only so many daemons die.
     told: BTreeSet<DaemonId>,
 }
 
 impl Watcher {
-    pub fn new(context: Arc<Context>, record: &RunRecord, rank: watch::Sender<Option<usize>>) -> Watcher {
+    pub fn new(context: Arc<Context>, record: &RunRecord, seen: watch::Sender<Option<Vec<Member>>>) -> Watcher {
         let lease = context.common.lease;
         Watcher {
             context,
@@ -42,7 +44,8 @@ impl Watcher {
             partitions: (0..record.pins.partitions).map(Partition).collect(),
             leases: Observer::new(lease),
             members: Observer::new(lease),
-            rank,
+            seen,
+            watches_leases: true,
             told: BTreeSet::new(),
         }
     }
@@ -62,7 +65,8 @@ impl Watcher {
             let rows = members.1.as_deref().map(standing);
             let dead = self.members.see(now, members.0, rows.as_deref());
             if let Some(members) = members.1 {
-                self.rank.send_replace(Some(rank(self.context.daemon, &members)));
+                self.watches_leases = watches_leases(self.context.daemon, &members, |daemon| self.lives(now, daemon));
+                self.seen.send_replace(Some(members));
             }
             for (_, daemon, counter) in dead {
                 self.expel(daemon, counter).await;
@@ -73,11 +77,18 @@ impl Watcher {
     /// Nothing while others watch them: an observation begins when this daemon's turn has come.
     async fn ask_leases(&self) -> (Monotonic, Option<Vec<(Partition, DaemonId, u64)>>) {
         let asked_at = self.context.clock.monotonic();
-        if self.rank.borrow().is_some_and(|rank| rank >= LEASE_WATCHERS) {
+        if !self.watches_leases {
             return (asked_at, None);
         }
         let leases = self.context.store.leases(&self.run, &self.partitions);
         (asked_at, answer(ANSWER_WITHIN, leases).await.ok())
+    }
+
+    /// Whether its counter has moved within two thirds of a lease: it does each third. Less than what makes it dead, so that
+    /// another begins to watch before it is off the roster.
+    fn lives(&self, now: Monotonic, daemon: DaemonId) -> bool {
+        let patience = self.context.common.lease * 2 / 3;
+        u128::from(self.members.stood_ns(now, ROSTER, daemon)) < patience.as_nanos()
     }
 
     async fn ask_members(&self) -> (Monotonic, Option<Vec<Member>>) {

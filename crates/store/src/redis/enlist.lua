@@ -2,7 +2,7 @@
 local daemon, role, wish = ARGV[4], ARGV[5], ARGV[6]
 local state = call('HGET', at('run'), 'state')
 if not state then return nil end
-local pattern = '^(%a+) (%d+) (%d+) (%a+)$'
+local pattern = '^(%a+) (%d+) (%d+) %d+ (%a+)$'
 local _, mine, counter, standing = string.match(call('HGET', at('roster'), daemon) or '', pattern)
 if standing == 'standing' then return mine end
 if role == 'producer' and state ~= 'open' then return state end
@@ -18,6 +18,6 @@ if wish == '' or taken[wish] then
   ordinal = text(lowest)
 end
 counter = text(following(tonumber(counter or 0)))
-call('HSET', at('roster'), daemon, role .. ' ' .. ordinal .. ' ' .. counter .. ' standing')
+call('HSET', at('roster'), daemon, role .. ' ' .. ordinal .. ' ' .. counter .. ' ' .. counter .. ' standing')
 touch('run', 'roster')
 return ordinal

@@ -292,12 +292,13 @@ fn record(run: &RunName, answer: Value) -> Result<Option<RunRecord>, Error> {
 }
 
 fn member(daemon: DaemonId, row: &str) -> Result<Member, Error> {
-    let [role, ordinal, counter, standing] = words("roster", row)?;
+    let [role, ordinal, counter, joined, standing] = words("roster", row)?;
     Ok(Member {
         daemon,
         role: Role::named(&role).ok_or_else(|| corrupt("roster", role))?,
         ordinal: parse("roster", &ordinal)?,
         counter: parse("roster", &counter)?,
+        joined: parse("roster", &joined)?,
         ended: standing == "ended",
         vanished: standing == "vanished",
     })
