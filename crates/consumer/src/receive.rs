@@ -106,6 +106,7 @@ impl Deliveries for Receiver<'_> {
             }
             SubscribeEvent::Subscribed { topic, at, suback_ns } => self.subscribed(&topic, at, suback_ns),
             SubscribeEvent::SubscribeRefused { topic, detail } => {
+                self.refused(&topic);
                 self.outcome.refused.push((topic.to_string(), detail));
             }
             SubscribeEvent::Closed => {}
@@ -218,6 +219,17 @@ impl Receiver<'_> {
         self.slice.count_connects(self.link, now, |connects| {
             connects.fail(disconnected.reason, now);
         });
+    }
+
+    /// Counted with the connections that failed: nothing is heard over it.
+    fn refused(&mut self, topic: &str) {
+        let now = self.now;
+        let Some(index) = self.slice.find(topic) else { return };
+        self.slice.tally.failed += 1;
+        if let Some(claim) = self.slice.claim_mut(index) {
+            claim.book.connects_mut().fail("subscription refused", now);
+        }
+        self.slice.touch(index);
     }
 
     fn subscribed(&mut self, topic: &str, at: Monotonic, suback_ns: u64) {

@@ -58,12 +58,14 @@ pub struct Invocation {
     pub source: Source,
 }
 
-/// The all-in-one's defaults where they differ from the daemons': a small fleet for ten seconds, quiet logs.
-const DEFAULTS: [(&str, &str); 5] = [
+/// The all-in-one's defaults where they differ from the daemons': a small fleet for ten seconds, quiet logs. Its one consumer is
+/// there from the start: a topic that it cannot listen on in this time is one that nobody will, and the run is to end.
+const DEFAULTS: [(&str, &str); 6] = [
     ("devices", "10"),
     ("rate", "100"),
     ("duration", "10s"),
     ("claims", "unlimited"),
+    ("wait_for_consumer", "30s"),
     ("log", "warn"),
 ];
 

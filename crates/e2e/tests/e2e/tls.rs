@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use isochrone_e2e::{
     certs::Authority,
-    daemon::Site,
-    report::{assert_whole, closed, ledger},
+    daemon::{Site, output},
+    report::{assert_whole, closed, ledger, read},
     servers::{Mosquitto, Redis, free_port},
     wait,
 };
@@ -17,16 +17,17 @@ const DEVICES: usize = 100;
 /// Each device with its own certificate, allowed by common name to its own topic only; a consumer with one for all of them.
 #[test]
 fn every_device_has_its_certificate() {
-    a_hundred_certificates("consumer", "100");
+    a_hundred_certificates("consumer", "100", "write");
 }
 
 /// The same where each topic is listened for with its device's certificate, which may read no other.
 #[test]
 fn every_topic_is_read_with_its_devices_certificate() {
-    a_hundred_certificates("{{device}}", "unlimited");
+    a_hundred_certificates("{{device}}", "unlimited", "readwrite");
 }
 
-fn a_hundred_certificates(listens_as: &str, claims: &str) {
+/// `right`: what each device's certificate may do on its own topic.
+fn a_hundred_certificates(listens_as: &str, claims: &str, right: &str) {
     let folder = tempfile::tempdir().expect("temp dir");
     let authority = Authority::new("Isochrone test");
     authority.write(&folder.path().join("ca.pem"));
@@ -34,7 +35,7 @@ fn a_hundred_certificates(listens_as: &str, claims: &str) {
     let mut acl = String::from("user consumer\ntopic read fleet/#\n");
     for n in 0..DEVICES {
         authority.client(folder.path(), &format!("0-{n}"));
-        acl += &format!("user 0-{n}\ntopic readwrite fleet/0-{n}\n");
+        acl += &format!("user 0-{n}\ntopic {right} fleet/0-{n}\n");
     }
     authority.client(folder.path(), "consumer");
     std::fs::write(folder.path().join("acl"), acl).expect("acl");
@@ -167,5 +168,32 @@ fn a_refused_subscription_is_said() {
                 .lines()
                 .any(|line| line.contains(topic) && line.contains("refused"))
         });
+        wait::until("the refusal to be counted", START, || {
+            let (report, _) = read(&site.isochrone(&["report", "--run", version, "--format", "json"]));
+            report["connects"]["failed"]["subscription refused"] == 1
+        });
     }
+    // In one process nobody else will listen: it waits so long, and ends.
+    let broker = format!("mqtt://127.0.0.1:{}", site.mosquitto.port);
+    let run = [
+        "--broker",
+        &broker,
+        "--devices",
+        "2",
+        "--wait-for-consumer",
+        "1s",
+        "--duration",
+        "1s",
+        "--qos",
+        "1",
+    ];
+    let run = [&run[..], &["--drain", "1s", "--lease", "1s", "--format", "json"]].concat();
+    let (report, code) = read(&output("isochrone", &run, &[]));
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["connects"]["failed"]["subscription refused"], 2, "{report:#}");
+    assert_eq!(
+        (ledger(&report, "sent"), ledger(&report, "unheard")),
+        (200, 200),
+        "{report:#}"
+    );
 }

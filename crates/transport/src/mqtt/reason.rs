@@ -212,7 +212,7 @@ fn from_tls(shown: &str, server_name: &str, error: &rustls::Error) -> Disconnect
         rustls::Error::InvalidCertificate(cause) => match cause {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                 "tls unknown ca",
-                "certificate not trusted (unknown issuer): set ISOCHRONE_TLS_CA".to_owned(),
+                "certificate not trusted (unknown issuer): set ISOCHRONE_TLS_CA to the CA that signed it".to_owned(),
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
                 "tls expired",
@@ -224,7 +224,9 @@ fn from_tls(shown: &str, server_name: &str, error: &rustls::Error) -> Disconnect
             ),
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
                 "tls wrong name",
-                format!("certificate is not valid for name {server_name}: set ISOCHRONE_TLS_SERVER_NAME"),
+                format!(
+                    "certificate is not valid for name {server_name}: set ISOCHRONE_TLS_SERVER_NAME to a name in it"
+                ),
             ),
             CertificateError::Other(inner) if inner.to_string().contains("CaUsedAsEndEntity") => (
                 "tls unknown ca",
@@ -256,7 +258,9 @@ fn from_tls(shown: &str, server_name: &str, error: &rustls::Error) -> Disconnect
             ),
             AlertDescription::UnrecognisedName => (
                 "tls wrong name",
-                format!("the broker does not know name {server_name}: set ISOCHRONE_TLS_SERVER_NAME"),
+                format!(
+                    "the broker does not know name {server_name}: set ISOCHRONE_TLS_SERVER_NAME to one that it knows"
+                ),
             ),
             other => ("tls alert", format!("the broker ended TLS ({other:?})")),
         },
