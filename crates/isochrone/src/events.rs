@@ -31,6 +31,10 @@ pub fn events(run: &RunRecord, roster: &[Member], notes: &[Note], omitted: u64, 
         let what = "the store lost more than its last two seconds; figures are incomplete";
         told.push((None, event(None, what)));
     }
+    for what in &facts.unreadable {
+        let what = format!("cannot be read, and is not in these figures: {what}");
+        told.push((None, event(None, &what)));
+    }
     if omitted > 0 {
         told.push((
             None,
@@ -122,7 +126,7 @@ fn describe(note: &Note) -> String {
     }
 }
 
-/// Failed connections: those of a producer's devices together, those of all consumers together.
+/// Failed connections: those of producers that began together, those of all consumers together.
 fn troubles(facts: &RunFacts, names: &Names) -> Vec<Told> {
     let mut by_daemon: BTreeMap<Option<DaemonId>, Vec<&Connects>> = BTreeMap::new();
     for (device, row) in &facts.devices {
@@ -130,7 +134,7 @@ fn troubles(facts: &RunFacts, names: &Names) -> Vec<Told> {
     }
     let consumers = facts.topics.iter().filter_map(|topic| topic.row.as_ref());
     by_daemon.insert(None, consumers.map(|row| &row.connects).collect());
-    let mut told = Vec::new();
+    let mut found: Vec<(Trouble, Option<DaemonId>)> = Vec::new();
     for (daemon, connects) in by_daemon {
         let mut all: Vec<Trouble> = connects
             .iter()
@@ -147,17 +151,25 @@ fn troubles(facts: &RunFacts, names: &Names) -> Vec<Told> {
                 _ => merged.push(trouble),
             }
         }
-        let who = daemon.map_or_else(|| "consumers".to_owned(), |daemon| named(daemon, names));
-        for trouble in merged {
-            let span = seconds(trouble.last.since_ns(trouble.first).max(0) as u64);
-            let what = format!(
-                "connections to the broker failed or ended: {} within {span}",
-                trouble.count
-            );
-            told.push((Some(trouble.first), event(Some(who.clone()), &what)));
-        }
+        found.extend(merged.into_iter().map(|trouble| (trouble, daemon)));
     }
-    told
+    // A restart of the broker is one event, however many producers it happened to.
+    found.sort_by_key(|(trouble, daemon)| (daemon.is_none(), trouble.first, *daemon));
+    let groups = found
+        .chunk_by(|(a, of_a), (b, of_b)| of_a.is_some() && of_b.is_some() && b.first.since_ns(a.first) < TOGETHER_NS);
+    let told = groups.filter_map(|group| {
+        let (first, daemon) = *group.first()?;
+        let mut daemons: Vec<DaemonId> = group.iter().filter_map(|(_, daemon)| *daemon).collect();
+        daemons.sort_unstable();
+        daemons.dedup();
+        let who = daemon.map_or_else(|| "consumers".to_owned(), |_| several(&daemons, names));
+        let last = group.iter().map(|(trouble, _)| trouble.last).max()?;
+        let span = seconds(last.since_ns(first.first).max(0) as u64);
+        let count: u64 = group.iter().map(|(trouble, _)| trouble.count).sum();
+        let what = format!("connections to the broker failed or ended: {count} within {span}");
+        Some((Some(first.first), event(Some(who), &what)))
+    });
+    told.collect()
 }
 
 fn takeovers(facts: &RunFacts, names: &Names) -> Vec<Told> {
@@ -223,6 +235,7 @@ mod tests {
             role,
             ordinal: 0,
             counter: at(20_000).0 as u64 / 1_000,
+            joined: 0,
             ended: !vanished,
             vanished,
         }
@@ -270,6 +283,9 @@ mod tests {
             row: Some(row),
             stored: 0,
             dropped: 0,
+            plotted: 0,
+            unplotted: 0,
+            shed: 0,
         });
         let told = events(&run, &roster, &notes, 3, &facts);
         let lines: Vec<String> = told

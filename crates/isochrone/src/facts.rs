@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use isochrone_model::{
-    id::Partition,
+    id::{Epoch, Partition, Topic},
     report::{RunFacts, TopicFacts},
+    row::ReceiptRow,
     slo::Objective,
     time::Reference,
     tracker::Book,
-    window::Totals,
+    window::{BadTotals, Totals},
 };
 use isochrone_store::{
     Error, Store,
@@ -26,15 +27,19 @@ pub struct Wanted {
     pub per_topic: bool,
 }
 
-/// Reads all partitions of a run, each atomically.
+/// Reads all partitions of a run, each atomically. One that cannot be read is named in the result, which is then without it.
 pub async fn gather(store: &dyn Store, run: &RunRecord, wanted: &Wanted) -> Result<RunFacts, Error> {
     let mut facts = RunFacts::new(run.run.clone(), run.state.as_str());
     facts.restored = run.restored;
     facts.per_topic = wanted.per_topic;
     facts.objectives.clone_from(&wanted.objectives);
-    for partition in 0..run.pins.partitions {
-        let snapshot = store.snapshot(&run.run, Partition(partition)).await?;
-        add_partition(&mut facts, Partition(partition), snapshot)?;
+    for partition in (0..run.pins.partitions).map(Partition) {
+        let read = store.snapshot(&run.run, partition).await;
+        match read.and_then(|snapshot| Part::read(partition, snapshot, wanted.per_topic)) {
+            Ok(part) => part.add_to(&mut facts),
+            Err(error @ Error::Corrupt { .. }) => facts.unreadable.push(format!("partition {partition}: {error}")),
+            Err(error) => return Err(error),
+        }
     }
     let roster = store.roster(&run.run).await?;
     let (notes, omitted) = store.notes(&run.run).await?;
@@ -42,37 +47,96 @@ pub async fn gather(store: &dyn Store, run: &RunRecord, wanted: &Wanted) -> Resu
     Ok(facts)
 }
 
-fn add_partition(facts: &mut RunFacts, partition: Partition, snapshot: PartitionSnapshot) -> Result<(), Error> {
-    let corrupt = |what: &str, cause: String| Error::Corrupt {
-        key: format!("partition {partition}: {what}"),
-        cause,
-    };
-    add_sinks(facts, &snapshot);
-    // Topics have histograms of their own: much to read where nobody asks for them.
-    let wanted = |name: &str| facts.per_topic || !Totals::is_of_topic(name);
-    let fields = snapshot.cumulative.into_iter().filter(|(name, _)| wanted(name));
-    let fields = fields.map(|(name, value)| (name, value.to_vec())).collect();
-    let mut totals = Totals::load(fields).map_err(|error| corrupt("cumulative", error.to_string()))?;
-    for state in &snapshot.devices {
-        totals.know_device(&state.device);
-    }
-    facts.totals.merge(&totals);
+/// One partition, read as a whole or not at all.
+struct Part {
+    snapshot: PartitionSnapshot,
+    totals: Totals,
+    rows: BTreeMap<Topic, ReceiptRow>,
+    sent: BTreeMap<Topic, Sent>,
+}
 
-    let mut rows = BTreeMap::new();
-    for (topic, saved) in &snapshot.states {
-        let book = Book::load(saved).map_err(|error| corrupt(topic.as_str(), error.to_string()))?;
-        rows.insert(topic.clone(), book.row().clone());
+impl Part {
+    fn read(partition: Partition, mut snapshot: PartitionSnapshot, per_topic: bool) -> Result<Part, Error> {
+        let corrupt = |what: &str, cause: String| Error::Corrupt {
+            key: format!("partition {partition}: {what}"),
+            cause,
+        };
+        let sent = sent_by_topic(&snapshot).map_err(|error| corrupt("cumulative", error.to_string()))?;
+        // Topics have histograms of their own: much to read where nobody asks for them.
+        let wanted = |name: &str| per_topic || !Totals::is_of_topic(name);
+        let fields = std::mem::take(&mut snapshot.cumulative).into_iter();
+        let fields = fields
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, value)| (name, value.to_vec()));
+        let mut totals = Totals::load(fields.collect()).map_err(|error| corrupt("cumulative", error.to_string()))?;
+        for state in &snapshot.devices {
+            totals.know_device(&state.device);
+        }
+        let mut rows = BTreeMap::new();
+        for (topic, saved) in &snapshot.states {
+            let book = Book::load(saved).map_err(|error| corrupt(topic.as_str(), error.to_string()))?;
+            rows.insert(topic.clone(), book.row().clone());
+        }
+        Ok(Part {
+            snapshot,
+            totals,
+            rows,
+            sent,
+        })
     }
-    facts.topics.extend(snapshot.topics.into_iter().map(|topic| TopicFacts {
-        row: rows.remove(&topic.topic),
-        topic: topic.topic,
-        stored: topic.stored,
-        dropped: topic.dropped,
-    }));
-    facts
-        .devices
-        .extend(snapshot.devices.into_iter().map(|state| (state.device, state.row)));
-    Ok(())
+
+    fn add_to(mut self, facts: &mut RunFacts) {
+        add_sinks(facts, &self.snapshot);
+        facts.totals.merge(&self.totals);
+        facts.topics.extend(self.snapshot.topics.into_iter().map(|topic| {
+            let sent = self.sent.remove(&topic.topic).unwrap_or_default();
+            TopicFacts {
+                row: self.rows.remove(&topic.topic),
+                topic: topic.topic,
+                stored: topic.stored,
+                dropped: topic.dropped,
+                plotted: sent.plotted,
+                unplotted: sent.unplotted,
+                shed: sent.shed,
+            }
+        }));
+        let devices = self.snapshot.devices.into_iter();
+        facts.devices.extend(devices.map(|state| (state.device, state.row)));
+    }
+}
+
+/// Where the producers' own accounts of what they sent are.
+#[derive(Debug, Default)]
+struct Sent {
+    plotted: u64,
+    unplotted: u64,
+    shed: u64,
+}
+
+/// By response topic: what plotters have added up, what waits for them in the stream, and what found no room there.
+fn sent_by_topic(snapshot: &PartitionSnapshot) -> Result<BTreeMap<Topic, Sent>, BadTotals> {
+    let mut sent: BTreeMap<Topic, Sent> = BTreeMap::new();
+    for (field, bytes) in &snapshot.cumulative {
+        if let Some((topic, messages)) = Totals::sent_of_topic(field, bytes)? {
+            sent.entry(topic).or_default().plotted += messages;
+        }
+    }
+    let devices = snapshot.devices.iter();
+    let topics: BTreeMap<Epoch, &Topic> = devices
+        .map(|state| (state.device.epoch, &state.device.response_topic))
+        .collect();
+    let mut place = |epoch: &Epoch, add: &mut dyn FnMut(&mut Sent)| {
+        if let Some(topic) = topics.get(epoch) {
+            add(sent.entry((*topic).clone()).or_default());
+        }
+    };
+    for (epoch, messages) in &snapshot.unplotted {
+        place(epoch, &mut |sent| sent.unplotted += messages);
+    }
+    for (epoch, messages) in &snapshot.shed {
+        place(epoch, &mut |sent| sent.shed += messages);
+    }
+    Ok(sent)
 }
 
 /// What each sink has, and what it has still to come to: samples in entries that no cut holds yet, and in entries of cuts
@@ -103,10 +167,41 @@ pub fn utc(at: Reference) -> String {
 
 #[cfg(test)]
 mod tests {
-    use isochrone_model::id::Topic;
-    use isochrone_store::types::{Cursor, SinkCounts};
+    use isochrone_model::row::SendRow;
+    use isochrone_store::types::{Cursor, DeviceState, SinkCounts};
 
     use super::*;
+    use crate::testing::device;
+
+    /// What producers sent is counted where their accounts of it lie: two devices that share a response topic together.
+    #[test]
+    fn sent_is_counted_by_response_topic() {
+        let (one, other) = (device(1), device(2));
+        assert_eq!(one.response_topic, other.response_topic);
+        let topic = one.response_topic.clone();
+        let snapshot = PartitionSnapshot {
+            unplotted: vec![(one.epoch, 3), (other.epoch, 4), (Epoch(99), 5)],
+            shed: vec![(other.epoch, 6)],
+            devices: [one, other]
+                .map(|device| DeviceState {
+                    device,
+                    row: SendRow::default(),
+                })
+                .into(),
+            ..PartitionSnapshot::default()
+        };
+        let sent = sent_by_topic(&snapshot).unwrap();
+        let counts: Vec<_> = sent
+            .iter()
+            .map(|(topic, sent)| (topic, sent.plotted, sent.unplotted, sent.shed))
+            .collect();
+        assert_eq!(counts, [(&topic, 0, 7, 6)]);
+        let damaged = PartitionSnapshot {
+            cumulative: vec![("t:x".to_owned(), vec![0xff].into())],
+            ..PartitionSnapshot::default()
+        };
+        assert!(sent_by_topic(&damaged).is_err());
+    }
 
     /// What a sink has still to come to is what lies in the stream for it, never what is missing from a sum.
     #[test]

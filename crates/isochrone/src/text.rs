@@ -5,11 +5,13 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use isochrone_model::{
     quantity::display_share,
-    report::{Latency, LedgerReport, Report, SloReport},
+    report::{Latency, LedgerReport, Report, SloReport, Stretch},
     slo::Measured,
 };
 
-/// How many lost ranges or unequal equations are listed before the rest is only counted.
+use crate::facts::utc;
+
+/// How many lost ranges, unequal equations or stretches of doubtful seconds are listed before the rest is only counted.
 const LISTED: usize = 10;
 
 /// The whole report.
@@ -160,6 +162,14 @@ fn ledger(out: &mut String, ledger: &LedgerReport) {
         ],
     );
     equation(
+        ("sent", ledger.sent),
+        &[
+            ("plotted", ledger.plotted),
+            ("unplotted", ledger.unplotted),
+            ("shed", ledger.shed),
+        ],
+    );
+    equation(
         ("arrived", ledger.arrived),
         &[
             ("unique", ledger.unique),
@@ -272,6 +282,13 @@ fn trust(out: &mut String, report: &Report) {
             seconds.join(", ")
         }
     );
+    for stretch in report.doubtful.iter().take(LISTED) {
+        let Stretch { from, seconds, reason } = stretch;
+        let _ = writeln!(out, "  {}: {seconds} s {}", utc(from.start()), reason.name());
+    }
+    if report.doubtful.len() > LISTED {
+        let _ = writeln!(out, "  and {} times more", report.doubtful.len() - LISTED);
+    }
     let connects = &report.connects;
     let _ = write!(out, "connects: {} attempts", count(connects.attempts));
     for (reason, number) in &connects.failed {

@@ -55,6 +55,16 @@ pub struct EpochRow {
 /// One response topic's row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicRow {
+    /// Messages its devices sent.
+    pub sent: u64,
+    /// Of these, what plotters have added up by seconds.
+    pub plotted: u64,
+    /// What waits in the store for a plotter.
+    pub unplotted: u64,
+    /// What the store had no room for: no second knows of it.
+    pub shed: u64,
+    /// Some of `sent` is made up after a producer vanished.
+    pub rebuilt: bool,
     /// Messages read.
     pub arrived: u64,
     /// First copies.
@@ -157,6 +167,10 @@ impl EpochRow {
 
 impl TopicRow {
     fn check(&self, topic: &str, unequal: &mut Unequal) {
+        if !self.rebuilt {
+            let right = [self.plotted, self.unplotted, self.shed];
+            unequal.check("sent = plotted + unplotted + shed", topic, self.sent, right);
+        }
         let right = [self.unique, self.duplicate, self.retained, self.unstamped, self.foreign];
         unequal.check(
             "arrived = unique + duplicate + retained + unstamped + foreign",

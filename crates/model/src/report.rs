@@ -15,6 +15,8 @@ use crate::{
     ledger::{EpochRow, Inequality, SinkRow},
     row::{Connects, Device, ReceiptRow, SendRow},
     slo::{Measured, Objective},
+    time::Second,
+    verdict::Reason,
     window::Totals,
 };
 
@@ -27,6 +29,8 @@ pub struct RunFacts {
     pub state: String,
     /// The store lost more than it promised.
     pub restored: bool,
+    /// What could not be read, and why: these figures are without it.
+    pub unreadable: Vec<String>,
     /// Every device with its newest row.
     pub devices: Vec<(Device, SendRow)>,
     /// Every response topic.
@@ -56,6 +60,12 @@ pub struct TopicFacts {
     pub stored: u64,
     /// Samples dropped.
     pub dropped: u64,
+    /// Messages sent, as far as plotters have added them up by seconds.
+    pub plotted: u64,
+    /// Messages sent in producers' entries that no plotter has come to yet.
+    pub unplotted: u64,
+    /// Messages sent in producers' entries that the store had no room for.
+    pub shed: u64,
 }
 
 /// Something worth telling.
@@ -90,6 +100,9 @@ pub struct Report {
     pub clock: ClockReport,
     /// Seconds by verdict, warm-up left out; every verdict has a key.
     pub seconds: BTreeMap<&'static str, u64>,
+    /// Which are not valid, by time; warm-up left out.
+    #[serde(skip)]
+    pub doubtful: Vec<Stretch>,
     /// Connections of devices and consumers together.
     pub connects: Connects,
     /// What happened.
@@ -99,6 +112,17 @@ pub struct Report {
     /// Every topic, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_topic: Option<Vec<TopicReport>>,
+}
+
+/// Seconds in a row with the same verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The first.
+    pub from: Second,
+    /// How many.
+    pub seconds: u64,
+    /// Their worst reason.
+    pub reason: Reason,
 }
 
 /// Messages a second.
@@ -180,6 +204,9 @@ pub struct LedgerReport {
     pub unrecorded: u64,
     pub unheard: u64,
     pub in_flight: u64,
+    pub plotted: u64,
+    pub unplotted: u64,
+    pub shed: u64,
     pub arrived: u64,
     pub duplicate: u64,
     pub retained: u64,
@@ -268,6 +295,7 @@ impl RunFacts {
             run,
             state: state.to_owned(),
             restored: false,
+            unreadable: Vec::new(),
             devices: Vec::new(),
             topics: Vec::new(),
             sinks: BTreeMap::new(),
@@ -277,6 +305,11 @@ impl RunFacts {
             events: Vec::new(),
             per_topic: false,
         }
+    }
+
+    /// Something of the run is missing here, whatever the equations say.
+    pub fn is_incomplete(&self) -> bool {
+        self.restored || !self.unreadable.is_empty()
     }
 
     /// Nothing more will be written.

@@ -250,6 +250,18 @@ impl Totals {
         field.starts_with(TOPIC_FIELD)
     }
 
+    /// What a field says of one topic's messages sent; `None` for a field that is not [of a topic](Totals::is_of_topic). The
+    /// rest of the field, its histograms, is not read.
+    pub fn sent_of_topic(field: &str, bytes: &[u8]) -> Result<Option<(Topic, u64)>, BadTotals> {
+        let Some(topic) = field.strip_prefix(TOPIC_FIELD) else {
+            return Ok(None);
+        };
+        let totals = codec::load_counts(bytes).ok_or_else(|| BadTotals {
+            field: field.to_owned(),
+        })?;
+        Ok(Some((topic.into(), totals.sent)))
+    }
+
     fn load_field(&mut self, field: &str, bytes: &[u8]) -> Option<()> {
         if let Some(topic) = field.strip_prefix(TOPIC_FIELD) {
             let (totals, firsts) = codec::load_topic(bytes)?;

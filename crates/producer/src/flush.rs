@@ -259,7 +259,7 @@ impl Outbox {
             parts.push(NewPart {
                 key: due.part.epoch.to_string(),
                 token: Token(0),
-                samples: 0,
+                samples: due.part.sent,
                 body: Bytes::from(due.part.encode()),
             });
         }

@@ -38,6 +38,8 @@ pub struct Partition {
     /// The last flush of each daemon and side.
     batches: BTreeMap<(DaemonId, EntryKind), (u64, FlushAnswer)>,
     stream: Stream,
+    /// Messages sent in producers' entries that there was no room for.
+    shed: BTreeMap<Epoch, u64>,
     plotter: Plotter,
     /// Those not passed by all cursors, and always the newest.
     cuts: Vec<Cut>,
@@ -95,6 +97,7 @@ impl Partition {
                 limit: RETAIN / u64::from(pins.partitions.max(1)),
                 ..Stream::default()
             },
+            shed: BTreeMap::new(),
             plotter: Plotter::Awaited,
             cuts: Vec::new(),
             cumulative: BTreeMap::new(),

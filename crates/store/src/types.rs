@@ -316,7 +316,7 @@ pub struct NewPart {
     pub key: String,
     /// The claim's token; zero for sends.
     pub token: Token,
-    /// How many samples `body` holds.
+    /// How many samples `body` holds; for sends, how many messages it counts as sent.
     pub samples: u64,
     /// An encoded `ReceiptPart` or `SendPart`.
     pub body: Bytes,
@@ -508,6 +508,10 @@ pub struct PartitionSnapshot {
     pub pending: Vec<(Topic, u64)>,
     /// By sink: samples in entries of cuts that its cursor has not passed, counted likewise.
     pub behind: Vec<(String, Vec<(Topic, u64)>)>,
+    /// Messages sent in producers' entries that no cut holds yet, counted likewise, by epoch.
+    pub unplotted: Vec<(Epoch, u64)>,
+    /// Messages sent in producers' entries that the partition had no room for, by epoch.
+    pub shed: Vec<(Epoch, u64)>,
 }
 
 /// Something changed that a waiting daemon wants to know.

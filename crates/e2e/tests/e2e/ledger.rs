@@ -73,9 +73,20 @@ fn tampering_is_found_to_the_message() {
     assert_eq!(ranges, deleted);
 }
 
-/// A batch deleted from Redis by hand is an unequal equation that names the topic.
+/// A batch deleted from Redis by hand is an unequal equation that names the topic, whichever side wrote it: here a consumer.
 #[test]
-fn a_deleted_batch_is_exit_code_3() {
+fn a_consumers_deleted_batch_is_exit_code_3() {
+    a_deleted_batch_is_exit_code_3("R", "stored = exported + ");
+}
+
+/// And here a producer.
+#[test]
+fn a_producers_deleted_batch_is_exit_code_3() {
+    a_deleted_batch_is_exit_code_3("S", "sent = plotted + ");
+}
+
+/// `kind` of the batch, and how the equation begins that it is missing from.
+fn a_deleted_batch_is_exit_code_3(kind: &str, begins: &str) {
     let site = Site::start(&[("ISOCHRONE_RUN", "robbed"), ("ISOCHRONE_PARTITIONS", "1")]);
     let _consumer = site.daemon("consumer", &[]);
     let settings = [
@@ -86,25 +97,16 @@ fn a_deleted_batch_is_exit_code_3() {
     let mut producer = site.daemon("producer", &settings);
     ready(&producer, START);
     let key = "isochrone:{robbed:0}:latency";
-    wait::until("a batch with samples to be robbed", START, || {
-        let entries: redis::Value = site.redis.command(&["XREVRANGE", key, "+", "-", "COUNT", "5"]);
-        let redis::Value::Array(entries) = entries else {
-            return false;
-        };
-        entries.iter().any(|entry| {
-            let redis::Value::Array(parts) = entry else {
-                return false;
-            };
-            let [redis::Value::BulkString(id), redis::Value::Array(fields)] = &parts[..] else {
-                return false;
-            };
-            let names_topic = fields
-                .iter()
-                .step_by(2)
-                .any(|f| matches!(f, redis::Value::BulkString(b) if b == b"robbed/topic"));
-            let id = String::from_utf8_lossy(id).into_owned();
-            names_topic && site.redis.command::<u64>(&["XDEL", key, &id]) == 1
-        })
+    let mut robbed = 0;
+    wait::until("a batch with messages to be robbed", START, || {
+        let entries: Vec<(String, Vec<Vec<u8>>)> = site.redis.command(&["XREVRANGE", key, "+", "-", "COUNT", "5"]);
+        let found = entries.iter().find_map(|(id, fields)| {
+            let messages = messages(fields);
+            (fields[7] == kind.as_bytes() && messages > 0).then_some((id, messages))
+        });
+        let Some((id, messages)) = found else { return false };
+        robbed = messages;
+        site.redis.command::<u64>(&["XDEL", key, id]) == 1
     });
     // No plotter has read it.
     let _plotter = site.daemon("plotter", &[]);
@@ -112,9 +114,22 @@ fn a_deleted_batch_is_exit_code_3() {
     let (report, code) = closed(&site, Some("robbed"));
     assert_eq!(code, 3, "{:#}", report["ledger"]);
     assert_eq!(report["ledger"]["balanced"], false);
+    let unequal = report["ledger"]["unequal"].as_array().expect("what is unequal");
+    assert_eq!(unequal.len(), 1, "{unequal:#?}");
+    let equation = unequal[0]["equation"].as_str().expect("an equation");
+    assert!(equation.starts_with(begins), "{equation}");
+    let number = |side: &str| unequal[0][side].as_u64().expect("a number");
+    assert_eq!(number("left") - number("right"), robbed);
     let output = site.isochrone(&["report", "--run", "robbed"]);
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(said.contains("robbed/topic"), "{said}");
+}
+
+/// How many messages the first part of an entry is about: its value is `token number body`.
+fn messages(fields: &[Vec<u8>]) -> u64 {
+    let value = fields.get(13).map(|value| String::from_utf8_lossy(value));
+    let number = value.as_deref().and_then(|value| value.split(' ').nth(1)?.parse().ok());
+    number.unwrap_or(0)
 }
 
 /// What a sink has still to come to is counted where it lies: an entry that is gone before the sink had it is missing from
@@ -164,6 +179,37 @@ fn an_entry_gone_before_a_sink_had_it_is_exit_code_3() {
     let unequal = report["ledger"]["unequal"].as_array().expect("what is unequal");
     assert_eq!(unequal.len(), 1);
     assert_eq!(unequal[0]["topic"], "behind/topic (away)");
+}
+
+/// What cannot be read is named, and the rest is reported without it; such a run is never balanced.
+#[test]
+fn a_partition_that_cannot_be_read_is_named() {
+    let site = Site::start(&[("ISOCHRONE_RUN", "spoilt"), ("ISOCHRONE_PARTITIONS", "2")]);
+    let _plotter = site.daemon("plotter", &[]);
+    let _consumer = site.daemon("consumer", &[("ISOCHRONE_CLAIMS", "unlimited")]);
+    let settings = [
+        ("ISOCHRONE_DEVICES", "20"),
+        ("ISOCHRONE_COUNT", "5"),
+        ("ISOCHRONE_RATE", "10"),
+    ];
+    let mut producer = site.daemon("producer", &settings);
+    assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
+    let (whole, code) = closed(&site, Some("spoilt"));
+    assert_eq!((code, ledger(&whole, "sent")), (0, 100), "{whole:#}");
+    site.redis
+        .command::<u64>(&["HSET", "isochrone:{spoilt:1}:cumulative", "run", "spoilt"]);
+    let (rest, code) = now(&site, "spoilt");
+    assert_eq!(code, 3, "{rest:#}");
+    assert_eq!(
+        (&rest["ledger"]["balanced"], rest["ledger"].get("unequal")),
+        (&Value::Bool(false), None)
+    );
+    assert!((1..100).contains(&ledger(&rest, "sent")), "{rest:#}");
+    let events = rest["events"].to_string();
+    assert!(
+        events.contains("partition 1") && events.contains("cumulative"),
+        "{events}"
+    );
 }
 
 /// The report as of now.

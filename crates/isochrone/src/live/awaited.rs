@@ -100,6 +100,9 @@ mod tests {
             }),
             stored: 10_000,
             dropped: 0,
+            plotted: 0,
+            unplotted: 0,
+            shed: 0,
         });
         for (sink, pending) in [("prometheus", 0), ("influxdb", pending)] {
             let row = SinkRow {

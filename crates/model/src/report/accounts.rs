@@ -98,13 +98,21 @@ impl<'a> Accounts<'a> {
             let key = (account.device.topic.clone(), account.device.epoch);
             ledger.epochs.insert(key, account.epoch_row(self.closed));
         }
+        let mut sent: HashMap<&Topic, (u64, bool)> = HashMap::new();
+        for account in &self.devices {
+            let (messages, rebuilt) = sent.entry(&account.device.response_topic).or_default();
+            *messages += account.row.sent;
+            *rebuilt |= account.rebuilt;
+        }
         for facts in &self.topics {
-            ledger.topics.insert(facts.topic.clone(), self.topic_row(facts));
+            let sent = sent.get(&facts.topic).copied().unwrap_or_default();
+            ledger.topics.insert(facts.topic.clone(), self.topic_row(facts, sent));
         }
         ledger
     }
 
-    fn topic_row(&self, facts: &TopicFacts) -> TopicRow {
+    /// `sent`: by all devices of the topic, and whether some of that is made up.
+    fn topic_row(&self, facts: &TopicFacts, (sent, rebuilt): (u64, bool)) -> TopicRow {
         let row = facts.row.clone().unwrap_or_default();
         // In the course of a run a consumer may hold what the store does not have yet; at its end it may not.
         let buffered = row.unique.saturating_sub(facts.stored).saturating_sub(facts.dropped);
@@ -113,6 +121,11 @@ impl<'a> Accounts<'a> {
             .iter()
             .map(|(sink, topics)| (sink.clone(), topics.get(&facts.topic).copied().unwrap_or_default()));
         TopicRow {
+            sent,
+            plotted: facts.plotted,
+            unplotted: facts.unplotted,
+            shed: facts.shed,
+            rebuilt,
             arrived: row.arrived,
             unique: row.unique,
             duplicate: row.duplicate,
@@ -127,8 +140,8 @@ impl<'a> Accounts<'a> {
         }
     }
 
-    /// The sums, with every equation checked.
-    pub fn report(&self, restored: bool) -> LedgerReport {
+    /// The sums, with every equation checked; a run that is `incomplete` is not balanced.
+    pub fn report(&self, incomplete: bool) -> LedgerReport {
         let ledger = self.ledger();
         let mut sums = LedgerReport::default();
         for sink in self.sinks.keys() {
@@ -140,7 +153,7 @@ impl<'a> Accounts<'a> {
         ledger.topics.values().for_each(|row| sums.add_topic(row));
         self.devices.iter().for_each(|account| sums.add_account(account));
         let unequal: Vec<Inequality> = if self.closed { ledger.check() } else { Vec::new() };
-        sums.balanced = self.closed.then_some(unequal.is_empty() && !restored);
+        sums.balanced = self.closed.then_some(unequal.is_empty() && !incomplete);
         sums.unequal = unequal;
         sums
     }
@@ -247,6 +260,9 @@ impl LedgerReport {
     }
 
     fn add_topic(&mut self, row: &TopicRow) {
+        self.plotted += row.plotted;
+        self.unplotted += row.unplotted;
+        self.shed += row.shed;
         self.arrived += row.arrived;
         self.unique += row.unique;
         self.duplicate += row.duplicate;

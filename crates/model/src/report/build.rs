@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     report::{
-        ClockReport, Latency, LatencyReport, LedgerReport, RateReport, Report, RunFacts, SloReport, TopicReport,
-        accounts::Accounts,
+        ClockReport, Latency, LatencyReport, LedgerReport, RateReport, Report, RunFacts, SloReport, Stretch,
+        TopicReport, accounts::Accounts,
     },
     row::Connects,
     slo::Evidence,
@@ -17,7 +17,7 @@ impl Report {
     /// Makes the report.
     pub fn build(facts: &RunFacts) -> Report {
         let accounts = Accounts::of(facts);
-        let ledger = accounts.report(facts.restored);
+        let ledger = accounts.report(facts.is_incomplete());
         let span = span(&accounts);
         let topics: BTreeSet<_> = facts.devices.iter().map(|(device, _)| &device.topic).collect();
         Report {
@@ -29,6 +29,7 @@ impl Report {
             latency_ns: run_latency(facts),
             clock: clock(facts),
             seconds: verdicts(facts),
+            doubtful: doubtful(facts),
             connects: connects(facts),
             events: facts.events.clone(),
             slo: objectives(facts, &ledger),
@@ -137,6 +138,25 @@ fn verdicts(facts: &RunFacts) -> BTreeMap<&'static str, u64> {
     seconds
 }
 
+fn doubtful(facts: &RunFacts) -> Vec<Stretch> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for (&second, facts) in facts.totals.seconds().iter().filter(|(_, facts)| facts.is_measured()) {
+        let reason = verdict(facts).worst;
+        match stretches.last_mut() {
+            Some(last) if last.reason == reason && last.from.0.saturating_add(last.seconds as i64) == second.0 => {
+                last.seconds += 1
+            }
+            _ if reason == Reason::Valid => {}
+            _ => stretches.push(Stretch {
+                from: second,
+                seconds: 1,
+                reason,
+            }),
+        }
+    }
+    stretches
+}
+
 fn connects(facts: &RunFacts) -> Connects {
     let mut sum = Connects::default();
     facts.devices.iter().for_each(|(_, row)| sum.add(&row.connects));
@@ -184,7 +204,7 @@ fn per_topic(facts: &RunFacts, accounts: Accounts<'_>) -> Vec<TopicReport> {
     let none = crate::window::TopicTotals::default();
     let topics = accounts.by_topic().into_iter().map(|(topic, accounts)| TopicReport {
         devices: accounts.device_rows(),
-        ledger: accounts.report(facts.restored),
+        ledger: accounts.report(facts.is_incomplete()),
         latency_ns: latencies!(facts.totals.topics().get(&topic).unwrap_or(&none)),
         topic,
     });

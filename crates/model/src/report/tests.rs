@@ -80,6 +80,9 @@ fn facts() -> RunFacts {
         row: Some(row),
         stored: 990,
         dropped: 7,
+        plotted: 950,
+        unplotted: 30,
+        shed: 20,
     });
     let sink = SinkRow {
         exported: 900,
@@ -134,6 +137,7 @@ fn a_run_with_losses_is_balanced_and_has_the_keys_of_the_design() {
 fn an_unequal_equation_is_exit_code_3_and_names_both_sides() {
     let mut facts = facts();
     facts.topics[0].stored = 989;
+    facts.topics[0].plotted -= 100;
     let report = Report::build(&facts);
     assert_eq!(exit_code(&report), 3);
     let unequal: Vec<_> = report
@@ -145,6 +149,7 @@ fn an_unequal_equation_is_exit_code_3_and_names_both_sides() {
     assert_eq!(
         unequal,
         [
+            ("sent = plotted + unplotted + shed", "down", 1_000, 900),
             ("unique = stored + dropped + buffered", "down", 997, 996),
             (
                 "stored = exported + pending + thinned + set_aside + sink_dropped",
@@ -154,6 +159,16 @@ fn an_unequal_equation_is_exit_code_3_and_names_both_sides() {
             ),
         ]
     );
+}
+
+/// What a producer sent after its last entry is known from what arrived, and in no entry.
+#[test]
+fn the_seconds_of_a_vanished_producer_are_not_judged() {
+    let mut facts = facts();
+    let row = &mut facts.devices[0].1;
+    (row.ended, row.vanished, row.sent) = (false, true, 950);
+    (facts.topics[0].unplotted, facts.topics[0].shed) = (0, 0);
+    assert_eq!(Report::build(&facts).ledger.balanced, Some(true));
 }
 
 #[test]

@@ -40,13 +40,23 @@ pub fn topic(totals: &TopicTotals, firsts: &Firsts) -> Vec<u8> {
     out
 }
 
-pub fn load_topic(bytes: &[u8]) -> Option<(TopicTotals, Firsts)> {
-    let mut input = versioned(bytes)?;
-    let input = &mut input;
+/// The counts of a topic, without what follows them.
+pub fn load_counts(bytes: &[u8]) -> Option<TopicTotals> {
+    counts(&mut versioned(bytes)?)
+}
+
+fn counts(input: &mut &[u8]) -> Option<TopicTotals> {
     let mut totals = TopicTotals::default();
     for count in totals.counts_mut() {
         *count = get_u64(input)?;
     }
+    Some(totals)
+}
+
+pub fn load_topic(bytes: &[u8]) -> Option<(TopicTotals, Firsts)> {
+    let mut input = versioned(bytes)?;
+    let input = &mut input;
+    let mut totals = counts(input)?;
     if get_byte(input)? != 0 {
         let first = get_i64(input)?;
         totals.seconds = Some((Second(first), Second(first.wrapping_add(get_i64(input)?))));

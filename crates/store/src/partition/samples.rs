@@ -7,7 +7,7 @@ use isochrone_model::{
     time::Reference,
 };
 
-use super::{Partition, Plotter, Stream};
+use super::{Partition, Plotter, Stream, snapshot::count_sends};
 use crate::{
     Error,
     types::{
@@ -76,7 +76,11 @@ impl Partition {
         }
         let mut answer = FlushAnswer::default();
         for entry in &flush.entries {
-            answer.shed += self.write(daemon, flush.batch, entry.clone(), now);
+            let shed = self.write(daemon, flush.batch, entry.clone(), now);
+            if shed > 0 {
+                count_sends(&mut self.shed, entry);
+            }
+            answer.shed += shed;
         }
         self.batches
             .insert((daemon, EntryKind::Send), (flush.batch, answer.clone()));

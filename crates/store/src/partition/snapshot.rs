@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use isochrone_model::id::Topic;
+use isochrone_model::id::{Epoch, Topic};
 
 use super::Partition;
-use crate::types::{Cut, DeviceState, Entry, EntryKind, PartitionSnapshot, TopicState, TopicStatus};
+use crate::types::{Cut, DeviceState, Entry, EntryKind, NewEntry, PartitionSnapshot, TopicState, TopicStatus};
 
 impl Partition {
     /// All devices with their rows.
@@ -35,10 +35,12 @@ impl Partition {
     pub fn snapshot(&self) -> PartitionSnapshot {
         let cut = self.newest_cut();
         let mut pending = BTreeMap::new();
+        let mut unplotted = BTreeMap::new();
         let mut behind: BTreeMap<&String, BTreeMap<Topic, u64>> = BTreeMap::new();
         for entry in self.stream.all() {
             if !holds(cut, entry) {
                 count(&mut pending, entry);
+                count_sends(&mut unplotted, &entry.entry);
                 continue;
             }
             for (sink, cursor) in &self.cursors {
@@ -72,6 +74,8 @@ impl Partition {
                 .into_iter()
                 .map(|(sink, topics)| (sink.clone(), topics.into_iter().collect()))
                 .collect(),
+            unplotted: unplotted.into_iter().collect(),
+            shed: self.shed.iter().map(|(epoch, messages)| (*epoch, *messages)).collect(),
         }
     }
 }
@@ -88,5 +92,18 @@ fn count(samples: &mut BTreeMap<Topic, u64>, entry: &Entry) {
     }
     for part in &entry.entry.parts {
         *samples.entry(Topic::from(part.key.as_str())).or_default() += part.samples;
+    }
+}
+
+/// Adds what a producer's entry says was sent, by epoch.
+pub(super) fn count_sends(messages: &mut BTreeMap<Epoch, u64>, entry: &NewEntry) {
+    if entry.kind != EntryKind::Send {
+        return;
+    }
+    for part in &entry.parts {
+        // A key that is no epoch is not of a producer's making: the registry knows no device for it.
+        if let Ok(epoch) = part.key.parse::<Epoch>() {
+            *messages.entry(epoch).or_default() += part.samples;
+        }
     }
 }

@@ -25,8 +25,15 @@ while i <= #ARGV do
     table.insert(kept, ARGV[i + 1] .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3])
     i = i + 4
   end
-  if has_room(limit) then write(daemon, batch, kind, second, head, kept) else answer[2] = answer[2] + 1 end
+  if has_room(limit) then
+    write(daemon, batch, kind, second, head, kept)
+  else
+    answer[2] = answer[2] + 1
+    for j = 1, #kept, 2 do
+      call('HINCRBY', at('shed'), kept[j], string.match(kept[j + 1], '^%d+ (%d+)'))
+    end
+  end
 end
-touch('rows')
+touch('rows', 'shed')
 answered('S', daemon, answer)
 return answer

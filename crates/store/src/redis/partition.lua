@@ -8,6 +8,7 @@
 --   held:<daemon>     response topic -> "token, ready since (us, or 0), used (0 or 1)"
 --   left, counts      response topic -> "how since"; "stored dropped"
 --   states            response topic -> the consumer's state
+--   shed              epoch -> messages sent in entries that there was no room for
 --   batches           side and daemon -> JSON array: number of the last flush, its answer
 --   latency           the stream of entries;   limit   the bytes it may take
 --   plotter, cuts, cumulative, cursors         see hold.lua

@@ -4,5 +4,5 @@ local counter = call('HGET', at('leases'), daemon)
 if not counter then return nil end
 call('HSET', at('leases'), daemon, text(following(tonumber(counter))))
 touch('newest', 'leases', 'devices', 'rows', 'speaks:' .. daemon, 'topics', 'free', 'closed', 'held:' .. daemon, 'left',
-  'counts', 'states', 'batches', 'latency', 'limit', 'plotter', 'cuts', 'cumulative', 'cursors')
+  'counts', 'states', 'shed', 'batches', 'latency', 'limit', 'plotter', 'cuts', 'cumulative', 'cursors')
 return call('HGETALL', at('held:' .. daemon))

@@ -1,9 +1,9 @@
 -- ARGV: what is wanted: devices, topics or all. Answers, by turns of key and value within each:
 -- devices, rows; topics, closed (members), held (daemon, topic, value), left, counts; states, cumulative, newest cut,
--- cursors, pending, behind (sink, then topic and samples by turns).
+-- cursors, pending, behind (sink, then topic and samples by turns), unplotted, shed.
 local wanted = ARGV[4]
 local function hash(name) return call('HGETALL', at(name)) end
-local devices, topics, counted = {{}, {}}, {{}, {}, {}, {}, {}}, {{}, {}, false, {}, {}, {}}
+local devices, topics, counted = {{}, {}}, {{}, {}, {}, {}, {}}, {{}, {}, false, {}, {}, {}, {}, {}}
 if wanted ~= 'topics' then devices = {hash('devices'), hash('rows')} end
 if wanted ~= 'devices' then
   local claims = {}
@@ -18,8 +18,8 @@ if wanted ~= 'devices' then
   topics = {call('HKEYS', at('topics')), call('SMEMBERS', at('closed')), claims, hash('left'), hash('counts')}
 end
 if wanted == 'all' then
-  -- Samples in entries that no cut holds, and by sink those in cuts that its cursor has not passed: counted in the
-  -- entries themselves.
+  -- Samples in entries that no cut holds, and by sink those in cuts that its cursor has not passed; of producers, what
+  -- entries that no cut holds say was sent: counted in the entries themselves.
   local newest, cuts, cursors = false, {}, hash('cursors')
   for _, cut in ipairs(call('LRANGE', at('cuts'), 0, -1)) do
     local number, ms, seq, second = string.match(cut, '^(%d+) (%d+) (%d+) (-?%d+)$')
@@ -37,21 +37,21 @@ if wanted == 'all' then
   end
   local function add(to, fields)
     for i = 13, #fields, 2 do
-      local topic, samples = fields[i], string.match(fields[i + 1], '^%d+ (%d+)')
-      if not to.samples[topic] then table.insert(to.order, topic) end
-      to.samples[topic] = (to.samples[topic] or 0) + tonumber(samples)
+      local key, number = fields[i], string.match(fields[i + 1], '^%d+ (%d+)')
+      if not to.numbers[key] then table.insert(to.order, key) end
+      to.numbers[key] = (to.numbers[key] or 0) + tonumber(number)
     end
   end
   local function flat(counts)
     local list = {}
-    for _, topic in ipairs(counts.order) do
-      table.insert(list, topic)
-      table.insert(list, text(counts.samples[topic]))
+    for _, key in ipairs(counts.order) do
+      table.insert(list, key)
+      table.insert(list, text(counts.numbers[key]))
     end
     return list
   end
-  local function none() return {order = {}, samples = {}} end
-  local pending, behind = none(), {}
+  local function none() return {order = {}, numbers = {}} end
+  local pending, unplotted, behind = none(), none(), {}
   for _, sink in ipairs(sinks) do behind[sink.name] = none() end
   -- Nothing is received in a second before it begins, so entries an hour older than the slowest's second are in its cut.
   local from = slowest and text(math.max(0, (slowest.second - 3600) * 1000)) or '-'
@@ -60,16 +60,14 @@ if wanted == 'all' then
     if #page == 0 then break end
     for _, entry in ipairs(page) do
       local fields = entry[2]
-      if fields[8] == 'R' then
-        local ms, seq = string.match(entry[1], '^(%d+)-(%d+)$')
-        ms, seq = tonumber(ms), tonumber(seq)
-        local second = tonumber(fields[10])
-        if not holds(newest, ms, seq, second) then
-          add(pending, fields)
-        else
-          for _, sink in ipairs(sinks) do
-            if not holds(sink.passed, ms, seq, second) then add(behind[sink.name], fields) end
-          end
+      local ms, seq = string.match(entry[1], '^(%d+)-(%d+)$')
+      ms, seq = tonumber(ms), tonumber(seq)
+      local received, second = fields[8] == 'R', tonumber(fields[10])
+      if not holds(newest, ms, seq, second) then
+        add(received and pending or unplotted, fields)
+      elseif received then
+        for _, sink in ipairs(sinks) do
+          if not holds(sink.passed, ms, seq, second) then add(behind[sink.name], fields) end
         end
       end
     end
@@ -80,6 +78,9 @@ if wanted == 'all' then
     table.insert(lists, sink.name)
     table.insert(lists, flat(behind[sink.name]))
   end
-  counted = {hash('states'), hash('cumulative'), newest and newest.text, cursors, flat(pending), lists}
+  counted = {
+    hash('states'), hash('cumulative'), newest and newest.text, cursors, flat(pending), lists, flat(unplotted),
+    hash('shed'),
+  }
 end
 return {devices, topics, counted}

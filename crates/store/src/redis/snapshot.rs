@@ -61,8 +61,8 @@ impl RedisStore {
         let call = place.call(&SNAPSHOT).arg(wanted);
         let answer = self.connection.call_for_much(call).await?;
         let (registered, claimed, counted): (Value, Topics, Vec<Value>) = read("snapshot", answer)?;
-        let [states, cumulative, cut, cursors, pending, behind] =
-            counted.try_into().map_err(|_| corrupt("snapshot", "not six parts"))?;
+        let [states, cumulative, cut, cursors, pending, behind, unplotted, shed] =
+            counted.try_into().map_err(|_| corrupt("snapshot", "not eight parts"))?;
         let states = reply::fields("states", states)?;
         let cursors: Vec<(String, String)> = read("cursors", cursors)?;
         let pending: Vec<(String, u64)> = read("latency", pending)?;
@@ -88,6 +88,8 @@ impl RedisStore {
                 .map(|(sink, samples)| (sink, by_topic(samples)))
                 .filter(|(_, samples)| !samples.is_empty())
                 .collect(),
+            unplotted: by_epoch(read("latency", unplotted)?)?,
+            shed: by_epoch(read("shed", shed)?)?,
         })
     }
 }
@@ -95,6 +97,13 @@ impl RedisStore {
 fn by_topic(samples: Vec<(String, u64)>) -> Vec<(Topic, u64)> {
     let named = samples.into_iter();
     named.map(|(topic, samples)| (reply::topic(&topic), samples)).collect()
+}
+
+fn by_epoch(messages: Vec<(String, u64)>) -> Result<Vec<(Epoch, u64)>, Error> {
+    let named = messages.into_iter();
+    named
+        .map(|(epoch, messages)| Ok((reply::epoch(&epoch)?, messages)))
+        .collect()
 }
 
 fn devices(answer: Value) -> Result<Vec<DeviceState>, Error> {

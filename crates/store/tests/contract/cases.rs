@@ -5,3 +5,4 @@ pub mod leases;
 pub mod plotting;
 pub mod runs;
 pub mod samples;
+pub mod sends;

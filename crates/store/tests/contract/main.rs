@@ -73,7 +73,8 @@ contract! {
     samples::a_slow_sink_alone_loses_what_it_holds_back
     samples::a_sink_that_joins_amid_a_drop_misses_no_count
     samples::what_is_fenced_drops_nothing_for_slow_sinks
-    samples::last_words_make_vanished_rows_exact
+    sends::last_words_make_vanished_rows_exact
+    sends::what_was_sent_is_unplotted_until_its_cut
     samples::an_entry_is_pending_until_its_cut
     plotting::one_plotter_holds_a_partition
     plotting::what_is_finished_is_held_by_nobody_again

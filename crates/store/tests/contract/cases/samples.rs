@@ -2,16 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use isochrone_model::{
-    id::{Epoch, Token, Topic},
-    row::SendRow,
-};
+use isochrone_model::id::Topic;
 use isochrone_store::{
-    Error, Store,
-    types::{ClaimEnd, Claimed, Cursor, EntryId, EntryKind, FlushAnswer, Left, ReceiptFlush, SendFlush, SinkCounts},
+    Store,
+    types::{ClaimEnd, Claimed, Cursor, EntryId, EntryKind, FlushAnswer, Left, ReceiptFlush, SinkCounts},
 };
 
-use crate::fixture::{ALICE, BOB, Fixture, HERE, PRODUCER, advance, entry, flush, given_back, part, save};
+use crate::fixture::{ALICE, BOB, Fixture, HERE, advance, entry, flush, given_back, part, save};
 
 pub async fn a_flush_is_stored_once(store: Arc<dyn Store>) {
     let fixture = Fixture::new(store, "r", &["a", "b"]).await;
@@ -354,83 +351,6 @@ pub async fn what_is_fenced_drops_nothing_for_slow_sinks(store: Arc<dyn Store>) 
     assert_eq!(fixture.entries().await.len(), 2);
     let topic = fixture.topic("a").await;
     assert_eq!((topic.stored, topic.dropped), (30, 0));
-}
-
-pub async fn last_words_make_vanished_rows_exact(store: Arc<dyn Store>) {
-    let fixture = Fixture::new(store, "r", &["a", "b"]).await;
-    let row = |sent, ended| SendRow {
-        scheduled: sent,
-        sent,
-        ended,
-        due: Some((
-            isochrone_model::time::Reference(i64::MAX - 1),
-            isochrone_model::time::Reference(0),
-        )),
-        ..SendRow::default()
-    };
-    let sends = |batch, epoch, row| SendFlush {
-        batch,
-        entries: vec![entry(
-            EntryKind::Send,
-            100,
-            vec![part(&Epoch(epoch).to_string(), Token(0), 0, b"late")],
-        )],
-        rows: vec![(Epoch(epoch), row)],
-    };
-    let append = async |flush: SendFlush| fixture.store.append_sends(&fixture.run, HERE, PRODUCER, &flush).await;
-    let rows = || async {
-        let devices = fixture.store.devices(&fixture.run, HERE).await.unwrap();
-        devices.into_iter().map(|state| state.row).collect::<Vec<_>>()
-    };
-    append(sends(1, 0, row(5, false))).await.unwrap();
-    append(sends(1, 0, row(4, false))).await.unwrap();
-    assert_eq!(rows().await[0], row(5, false));
-    append(sends(2, 1, row(9, true))).await.unwrap();
-    assert!(fixture.evict(PRODUCER).await);
-    assert_eq!(
-        rows().await,
-        [
-            SendRow {
-                vanished: true,
-                ..row(5, false)
-            },
-            row(9, true)
-        ]
-    );
-    assert!(matches!(append(sends(3, 0, row(6, false))).await, Err(Error::Fenced)));
-    let rebuilt = SendRow {
-        vanished: true,
-        ..row(6, false)
-    };
-    fixture
-        .store
-        .bury(&fixture.run, HERE, Epoch(0), &rebuilt)
-        .await
-        .unwrap();
-    fixture
-        .store
-        .bury(&fixture.run, HERE, Epoch(1), &rebuilt)
-        .await
-        .unwrap();
-    assert_eq!(rows().await, [rebuilt.clone(), row(9, true)]);
-    append(sends(3, 0, row(7, true))).await.unwrap();
-    fixture
-        .store
-        .bury(&fixture.run, HERE, Epoch(0), &rebuilt)
-        .await
-        .unwrap();
-    assert_eq!(rows().await, [row(7, true), row(9, true)]);
-    assert_eq!(fixture.entries().await.len(), 3);
-    assert!(
-        fixture
-            .store
-            .snapshot(&fixture.run, HERE)
-            .await
-            .unwrap()
-            .pending
-            .is_empty(),
-        "samples are received"
-    );
 }
 
 pub async fn an_entry_is_pending_until_its_cut(store: Arc<dyn Store>) {
