@@ -134,8 +134,7 @@ impl Discovery {
         }
         // What ended by itself, whyever that was, is started again.
         self.runs.retain(|_, handle| !handle.task.is_finished());
-        // The newest run first: what an old one has left free is mostly of a fleet that is gone.
-        for record in found.iter().rev() {
+        for record in &found {
             let known = self.runs.contains_key(&record.run);
             match record.state {
                 RunState::Closed if known => self.end_run(&record.run).await,

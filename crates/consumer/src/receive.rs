@@ -221,13 +221,10 @@ impl Receiver<'_> {
         });
     }
 
-    /// Counted with the connections that failed: nothing is heard over it.
     fn refused(&mut self, topic: &str) {
-        let now = self.now;
         let Some(index) = self.slice.find(topic) else { return };
-        self.slice.tally.failed += 1;
         if let Some(claim) = self.slice.claim_mut(index) {
-            claim.book.connects_mut().fail("subscription refused", now);
+            claim.book.connects_mut().refuse();
         }
         self.slice.touch(index);
     }

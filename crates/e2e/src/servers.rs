@@ -37,14 +37,12 @@ const PORTS: std::ops::Range<u16> = 10_000..20_000;
 pub fn free_port() -> u16 {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let count = u32::from(PORTS.end - PORTS.start);
-    loop {
-        // Processes side by side begin at different ones.
-        let place = (std::process::id().wrapping_mul(61) + GIVEN.fetch_add(1, Ordering::Relaxed)) % count;
-        let port = PORTS.start + place as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    // Processes side by side begin at different ones.
+    let first = std::process::id().wrapping_mul(61);
+    let next = || PORTS.start + (first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % count) as u16;
+    let mut ports = (0..count).map(|_| next());
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(is_free).expect("a free port")
 }
 
 /// Waits until something accepts connections on the port.

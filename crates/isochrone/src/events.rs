@@ -25,15 +25,12 @@ pub fn events(run: &RunRecord, roster: &[Member], notes: &[Note], omitted: u64, 
     told.extend(vanished(roster, notes));
     told.extend(noted(notes, &names));
     told.extend(troubles(facts, &names));
+    told.extend(refusals(facts));
     told.extend(takeovers(facts, &names));
     told.extend(dropped(facts));
     if run.restored {
         let what = "the store lost more than its last two seconds; figures are incomplete";
         told.push((None, event(None, what)));
-    }
-    for what in &facts.unreadable {
-        let what = format!("cannot be read, and is not in these figures: {what}");
-        told.push((None, event(None, &what)));
     }
     if omitted > 0 {
         told.push((
@@ -172,6 +169,16 @@ fn troubles(facts: &RunFacts, names: &Names) -> Vec<Told> {
     told.collect()
 }
 
+/// Subscriptions that the broker refused.
+fn refusals(facts: &RunFacts) -> Option<Told> {
+    let rows = facts.topics.iter().filter_map(|topic| topic.row.as_ref());
+    let refused: u64 = rows
+        .filter_map(|row| row.connects.failed.get(Connects::REFUSED_SUBSCRIPTION))
+        .sum();
+    let what = format!("the broker refused {refused} subscriptions");
+    (refused > 0).then(|| (None, event(Some("consumers".to_owned()), &what)))
+}
+
 fn takeovers(facts: &RunFacts, names: &Names) -> Vec<Told> {
     let rows = facts.topics.iter().filter_map(|topic| topic.row.as_ref());
     let mut all: Vec<_> = rows.flat_map(|row| row.takeovers.iter().copied()).collect();
@@ -220,10 +227,11 @@ fn seconds(ns: u64) -> String {
 mod tests {
     use std::time::Duration;
 
-    use isochrone_model::row::{ReceiptRow, Takeover};
+    use isochrone_model::row::{Device, ReceiptRow, SendRow, Takeover};
     use isochrone_store::types::{Pins, Role, RunState};
 
     use super::*;
+    use crate::testing::device;
 
     fn at(ms: i64) -> Reference {
         Reference(1_795_312_800_000_000_000 + ms * 1_000_000)
@@ -274,6 +282,7 @@ mod tests {
         let mut row = ReceiptRow::default();
         row.connects.fail("closed by peer", at(40_000));
         row.connects.fail("tcp refused", at(41_000));
+        row.connects.refuse();
         row.takeovers = vec![Takeover {
             by: DaemonId(1),
             at: at(28_000),
@@ -287,6 +296,16 @@ mod tests {
             unplotted: 0,
             shed: 0,
         });
+        // One restart of the broker, as two producers saw it.
+        for (producer, ms) in [(1, 40_100), (3, 40_900)] {
+            let mut send = SendRow::default();
+            send.connects.fail("closed by peer", at(ms));
+            let device = Device {
+                producer: DaemonId(producer),
+                ..device(producer)
+            };
+            facts.devices.push((device, send));
+        }
         let told = events(&run, &roster, &notes, 3, &facts);
         let lines: Vec<String> = told
             .iter()
@@ -308,7 +327,11 @@ mod tests {
                 ),
                 format!("28.000Z {producer} took over 1 response topics of a dead consumer"),
                 "40.000Z consumers connections to the broker failed or ended: 2 within 1.0 s".to_owned(),
+                format!(
+                    "40.100Z {producer}, 0000000000000003 connections to the broker failed or ended: 2 within 0.8 s"
+                ),
                 "00.000Z run closed".to_owned(),
+                "– consumers the broker refused 1 subscriptions".to_owned(),
                 "– run 3 more notes of daemons were only counted".to_owned(),
             ]
         );

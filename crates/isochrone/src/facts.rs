@@ -37,7 +37,12 @@ pub async fn gather(store: &dyn Store, run: &RunRecord, wanted: &Wanted) -> Resu
         let read = store.snapshot(&run.run, partition).await;
         match read.and_then(|snapshot| Part::read(partition, snapshot, wanted.per_topic)) {
             Ok(part) => part.add_to(&mut facts),
-            Err(error @ Error::Corrupt { .. }) => facts.unreadable.push(format!("partition {partition}: {error}")),
+            // With none at all there is nothing to report on.
+            Err(error @ (Error::Corrupt { .. } | Error::Refused { .. })) if run.pins.partitions > 1 => {
+                facts
+                    .unreadable
+                    .push(format!("partition {partition}: failed to {error}"));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -58,7 +63,7 @@ struct Part {
 impl Part {
     fn read(partition: Partition, mut snapshot: PartitionSnapshot, per_topic: bool) -> Result<Part, Error> {
         let corrupt = |what: &str, cause: String| Error::Corrupt {
-            key: format!("partition {partition}: {what}"),
+            key: format!("{what} of partition {partition}"),
             cause,
         };
         let sent = sent_by_topic(&snapshot).map_err(|error| corrupt("cumulative", error.to_string()))?;

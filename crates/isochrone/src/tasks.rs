@@ -101,6 +101,9 @@ pub fn conclude(facts: &RunFacts, format: Format) -> u8 {
         Format::Json => print(&serde_json::to_string_pretty(&report).unwrap_or_default()),
         Format::Svg => print(&svg::picture(facts, &report)),
     }
+    for unreadable in &report.unreadable {
+        eprintln!("isochrone: not in this report: {unreadable}");
+    }
     for unequal in &report.ledger.unequal {
         eprintln!(
             "isochrone: {}: {}: {} ≠ {}",

@@ -19,7 +19,7 @@ pub fn report(report: &Report) -> String {
     let mut out = String::new();
     heading(&mut out, report);
     latencies(&mut out, report);
-    ledger(&mut out, &report.ledger);
+    ledger(&mut out, report);
     trust(&mut out, report);
     topics(&mut out, report);
     out
@@ -122,7 +122,8 @@ fn latencies(out: &mut String, report: &Report) {
     };
 }
 
-fn ledger(out: &mut String, ledger: &LedgerReport) {
+fn ledger(out: &mut String, report: &Report) {
+    let ledger = &report.ledger;
     let mut table = plain_table();
     let mut equation = |left: (&str, u64), terms: &[(&str, u64)]| {
         let terms: Vec<_> = terms
@@ -207,6 +208,9 @@ fn ledger(out: &mut String, ledger: &LedgerReport) {
         None => "under way: equations are checked when the run is closed",
     };
     let _ = writeln!(out, "{verdict}");
+    for unreadable in &report.unreadable {
+        let _ = writeln!(out, "  not in this report: {unreadable}");
+    }
     for unequal in ledger.unequal.iter().take(LISTED) {
         let _ = writeln!(
             out,

@@ -109,6 +109,9 @@ pub struct Report {
     pub events: Vec<Event>,
     /// Objectives.
     pub slo: Vec<SloReport>,
+    /// What could not be read, and why: the figures are without it (left out when there is nothing).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// Every topic, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_topic: Option<Vec<TopicReport>>,
@@ -236,7 +239,7 @@ pub struct LedgerReport {
     pub reordered: u64,
     /// Devices of which no message arrived.
     pub silent: u64,
-    /// Whether every equation holds; `None` in the course of the run.
+    /// Whether every equation holds; `None` in the course of the run, false wherever something cannot be read.
     pub balanced: Option<bool>,
     /// How many ranges were lost.
     pub gaps: u64,
@@ -305,11 +308,6 @@ impl RunFacts {
             events: Vec::new(),
             per_topic: false,
         }
-    }
-
-    /// Something of the run is missing here, whatever the equations say.
-    pub fn is_incomplete(&self) -> bool {
-        self.restored || !self.unreadable.is_empty()
     }
 
     /// Nothing more will be written.

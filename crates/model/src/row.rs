@@ -88,7 +88,8 @@ pub struct SendRow {
 pub struct Connects {
     /// Attempts.
     pub attempts: u64,
-    /// Attempts or connections that ended badly, by reason (a short fixed phrase such as `tcp refused`, `not authorised`).
+    /// Attempts or connections that ended badly, and refused subscriptions, by reason (a short fixed phrase such as `tcp refused`,
+    /// `not authorised`).
     pub failed: BTreeMap<String, u64>,
     /// Time of each phase of successful connects, in nanoseconds, summed: `tcp`, `tls`, `connack`, `suback`; with their counts.
     pub phases: BTreeMap<String, PhaseTime>,
@@ -251,6 +252,17 @@ impl ReceiptRow {
 impl Connects {
     /// How many troubles are told apart.
     pub const MAX_TROUBLES: usize = 8;
+
+    /// The reason in `failed` of a subscription that was refused over a connection which stands.
+    pub const REFUSED_SUBSCRIPTION: &str = "subscription refused";
+
+    /// The broker refused a subscription.
+    pub fn refuse(&mut self) {
+        *self
+            .failed
+            .entry(Connects::REFUSED_SUBSCRIPTION.to_owned())
+            .or_default() += 1;
+    }
 
     /// An attempt failed, or a connection ended badly.
     pub fn fail(&mut self, reason: &str, at: Reference) {

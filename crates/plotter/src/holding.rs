@@ -352,12 +352,10 @@ impl Holding {
         if self.strangers.len() > STRANGERS {
             self.strangers.clear();
         }
-        self.strangers.extend(
-            entries
-                .iter()
-                .flat_map(epochs)
-                .filter(|epoch| !self.totals.knows(*epoch)),
-        );
+        // A producer registers again before it sends again, so what it writes is never of a stranger for long.
+        let received = entries.iter().filter(|entry| matches!(entry, CutEntry::Receipt { .. }));
+        self.strangers
+            .extend(received.flat_map(epochs).filter(|epoch| !self.totals.knows(*epoch)));
         Ok(())
     }
 

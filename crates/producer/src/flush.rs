@@ -131,16 +131,22 @@ impl Outbox {
         }
     }
 
-    /// Forgets what was confirmed longer ago than the store may still forget it.
-    pub fn forget(&mut self, now: Monotonic, memory: Duration) {
+    /// Forgets what the store cannot lose any more: it has lived on until `lived_until`, long enough since it confirmed that. While
+    /// it is away nothing is forgotten, however long that takes.
+    pub fn forget(&mut self, lived_until: Monotonic, memory: Duration) {
         let memory_ns = memory.as_nanos() as i64;
-        while self
-            .recent
-            .front()
-            .is_some_and(|(stored, _)| now.since_ns(*stored) >= memory_ns)
-        {
+        let is_kept = |stored: Monotonic| memory_ns == 0 || lived_until.since_ns(stored) > memory_ns;
+        while self.recent.front().is_some_and(|(stored, _)| is_kept(*stored)) {
             self.recent.pop_front();
         }
+    }
+
+    /// The store takes nothing any more. Rows that it has not got must not come after parts that it will never get.
+    pub fn give_up(&mut self) {
+        *self = Outbox {
+            last_batch: self.last_batch,
+            ..Outbox::new(self.author, 0)
+        };
     }
 
     /// The store may have forgotten: what is recent goes again, in order, under the same numbers. Order matters: a
@@ -222,12 +228,13 @@ impl Outbox {
         }
         self.parts -= parts;
         self.last_batch += 1;
-        // Every part is written with its device's row, the last one with the newest: after a lost lease only what comes
-        // with a last word is taken.
+        // Every part is written with its device's row. A last word makes a row final, so it comes with the last of the parts: who
+        // dies before that has vanished, and what it sent is not known.
         let rows = if self.parts == 0 {
             self.rows.drain().collect()
         } else {
-            self.rows.iter().map(|(&epoch, row)| (epoch, row.clone())).collect()
+            let open = self.rows.iter().filter(|(_, row)| !row.ended);
+            open.map(|(&epoch, row)| (epoch, row.clone())).collect()
         };
         Some(Arc::new(SendFlush {
             batch: self.last_batch,
@@ -380,6 +387,54 @@ mod tests {
             let told: u64 = with_parts.map(|(_, account)| account.late).sum();
             assert_eq!(told, (last / every) as u64, "every {every}");
         }
+    }
+
+    /// A last word is final, so it comes with the last part of its device; a flush before it has only what is not final yet.
+    #[test]
+    fn a_last_word_comes_with_the_last_part() {
+        let mut outbox = Outbox::new(outbox().author, 100);
+        let row = |ended| SendRow {
+            ended,
+            ..SendRow::default()
+        };
+        for second in 0..MOST_PARTS_OF_A_FLUSH as i64 + 10 {
+            outbox.add(Epoch(1), row(false), vec![due(second, second as u64)]);
+        }
+        outbox.add(Epoch(1), row(true), Vec::new());
+        outbox.add(Epoch(2), row(false), Vec::new());
+        let first = outbox.next().unwrap();
+        assert_eq!(first.entries.len(), MOST_PARTS_OF_A_FLUSH);
+        assert_eq!(first.rows, [(Epoch(2), row(false))]);
+        outbox.stored(Monotonic(0));
+        let last = outbox.next().unwrap();
+        assert_eq!(last.entries.len(), 10);
+        assert!(last.rows.contains(&(Epoch(1), row(true))) && last.rows.len() == 2);
+    }
+
+    /// What was written is kept until the store has lived on for as long as it may forget: not while it is away.
+    #[test]
+    fn what_the_store_may_forget_is_kept() {
+        const SECOND: u64 = 1_000_000_000;
+        let mut outbox = outbox();
+        outbox.add(Epoch(1), SendRow::default(), vec![due(5, 0)]);
+        let flush = outbox.next().unwrap();
+        outbox.stored(Monotonic(10 * SECOND));
+        let memory = Duration::from_secs(2);
+        outbox.forget(Monotonic(12 * SECOND), memory);
+        assert!(!outbox.is_safe());
+        outbox.repeat_recent();
+        assert!(
+            Arc::ptr_eq(&outbox.next().unwrap(), &flush),
+            "the same again, under the same number"
+        );
+        outbox.stored(Monotonic(20 * SECOND));
+        outbox.forget(Monotonic(22 * SECOND + 1), memory);
+        assert!(outbox.is_safe());
+        outbox.add(Epoch(1), SendRow::default(), vec![due(6, 1)]);
+        outbox.next();
+        outbox.stored(Monotonic(30 * SECOND));
+        outbox.forget(Monotonic(0), Duration::ZERO);
+        assert!(outbox.is_safe(), "the store in memory forgets nothing");
     }
 
     /// Ranges that pile up in one second are joined, and their count is kept.

@@ -313,7 +313,12 @@ impl Life {
         if self.awaits_clock() {
             return;
         }
-        let places = self.waiting.take(Instant::now());
+        let now = Instant::now();
+        let given_up = self.waiting.given_up(now);
+        if given_up > 0 {
+            warn!(run = %self.run, devices = given_up, "nobody listens for some devices within ISOCHRONE_WAIT_FOR_CONSUMER: they send all the same");
+        }
+        let places = self.waiting.take(now);
         if places.is_empty() {
             return;
         }

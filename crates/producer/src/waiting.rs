@@ -95,9 +95,18 @@ impl Waiting {
         gather.into_iter().chain(give_up).min()
     }
 
+    /// How many devices would start now though nobody listens for them.
+    pub fn given_up(&self, now: Instant) -> usize {
+        if self.give_up.is_some_and(|at| at <= now) {
+            self.left
+        } else {
+            0
+        }
+    }
+
     /// The places that start now, in partition order.
     pub fn take(&mut self, now: Instant) -> Vec<usize> {
-        if self.left > 0 && self.give_up.is_some_and(|at| at <= now) {
+        if self.given_up(now) > 0 {
             let topics = std::mem::take(&mut self.topics);
             self.ready
                 .extend(topics.into_values().flat_map(HashMap::into_values).flatten());

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, ffi::OsString, sync::Arc, time::Duration};
 use isochrone_daemon::{
     Context, Health, Metrics, Shared, Stop,
     chassis::open_store,
+    clock::discipline,
     settings::{Loaded, ProducerSettings, Source, load},
 };
 use isochrone_e2e::servers::{Mosquitto, Redis, free_port};
@@ -75,6 +76,8 @@ impl Producer {
             metrics: Metrics::new(),
         };
         let context = Context::new(Role::Producer, &shared, stop.clone());
+        // Only it knows when the server can forget nothing of what it was told any more.
+        discipline::start(&shared.clock, &shared.store, &shared.metrics, &context.tasks, &stop);
         Producer {
             stop,
             store,

@@ -85,7 +85,9 @@ impl Run {
                 .unwrap_or_default()
         };
         let ordinal = wish.filter(|wish| !taken(wish)).unwrap_or_else(lowest);
-        let counter = following(self.members.get(&daemon).map_or(0, |member| member.counter), now);
+        let before = self.members.get(&daemon).map_or(0, |member| member.counter);
+        let joined = self.members.values().map(|member| member.joined).max();
+        let counter = following(before.max(joined.unwrap_or(0)), now);
         let member = Member {
             daemon,
             role,

@@ -11,7 +11,7 @@ use isochrone_model::{
 use serde::{Deserialize, Serialize};
 
 /// Version of everything that is written to the store; daemons of different versions do not share a run.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Where a run stands. It only ever moves to the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

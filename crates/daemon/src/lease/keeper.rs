@@ -178,14 +178,9 @@ impl Task {
         let mut next = Instant::now() + shared.lease / 3;
         loop {
             let wake = next.min(Instant::now() + VIGIL);
-            tokio::select! {
-                () = sleep_until(wake) => {
-                    self.diary.woke(wake.elapsed(), &shared.clock);
-                    if Instant::now() < next {
-                        continue;
-                    }
-                }
-                () = shared.nudge.notified() => {}
+            let must_renew = tokio::select! {
+                () = sleep_until(wake) => Instant::now() >= next,
+                () = shared.nudge.notified() => true,
                 _ = closed.wait_for(|closed| *closed) => break,
                 changed = life.changed() => {
                     let is = life.borrow_and_update().clone();
@@ -195,7 +190,13 @@ impl Task {
                         self.tell(LeaseEvent::NewServerLife);
                     }
                     known_life = is;
+                    true
                 }
+            };
+            // Whatever is heard first after an absence: a worker that was away, too, asks for a renewal at once.
+            self.diary.woke(wake.elapsed(), &shared.clock);
+            if !must_renew {
+                continue;
             }
             let begun = Instant::now();
             let answered = self.renew().await;

@@ -20,13 +20,31 @@ pub struct Collector {
 impl Collector {
     /// Its ports are chosen, nothing listens there yet.
     pub fn prepare() -> Collector {
+        Collector::prepare_with("")
+    }
+
+    /// Started, and sending metrics on to this OTLP endpoint as well.
+    pub fn forwarding(endpoint: &str) -> Collector {
+        let mut collector = Collector::prepare_with(endpoint);
+        collector.run();
+        collector
+    }
+
+    fn prepare_with(endpoint: &str) -> Collector {
         let (folder, http, grpc) = (folder("collector"), free_port(), free_port());
+        let (exporter, name) = match endpoint {
+            "" => (String::new(), ""),
+            endpoint => (
+                format!("  otlp_http: {{ endpoint: '{endpoint}', tls: {{ insecure: true }} }}\n"),
+                ", otlp_http",
+            ),
+        };
         let config = format!(
             "receivers:\n  otlp:\n    protocols:\n      http: {{ endpoint: '127.0.0.1:{http}' }}\n      \
              grpc: {{ endpoint: '127.0.0.1:{grpc}' }}\n\
-             exporters:\n  file: {{ path: '{}' }}\n\
+             exporters:\n  file: {{ path: '{}' }}\n{exporter}\
              service:\n  telemetry: {{ metrics: {{ level: none }} }}\n  pipelines:\n    \
-             metrics: {{ receivers: [otlp], exporters: [file] }}\n    \
+             metrics: {{ receivers: [otlp], exporters: [file{name}] }}\n    \
              traces: {{ receivers: [otlp], exporters: [file] }}\n",
             folder.path().join("received.json").display()
         );

@@ -1,14 +1,19 @@
 //! The stores that people look at agree with the ledger, also when they come late.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use isochrone_e2e::{
     daemon::{Site, ready},
     report::{assert_whole, closed, read},
-    servers::{Collector, InfluxDb, OtlpPrometheus, Point, free_port},
+    servers::{Collector, Elasticsearch, InfluxDb, OtlpPrometheus, Point, Prometheus, free_port},
     wait,
 };
 use serde_json::Value;
+
+use crate::elasticsearch::assert_exactly_once;
 
 const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(90);
@@ -19,16 +24,16 @@ const BUCKETS: [&str; 18] = [
     "2.5", "5", "10", "30", "60",
 ];
 
-/// Five producers and five consumers at 100 messages a second for `seconds`.
-fn fleet(site: &Site, seconds: u64, meanwhile: impl FnOnce()) {
-    let _consumers = site.daemons("consumer", 5, &[]);
+/// So many producers and as many consumers at 100 messages a second for `seconds`.
+fn fleet(site: &Site, size: usize, seconds: u64, meanwhile: impl FnOnce()) {
+    let _consumers = site.daemons("consumer", size, &[]);
     let duration = format!("{seconds}s");
     let settings = [
         ("ISOCHRONE_RATE", "100"),
         ("ISOCHRONE_QOS", "1"),
         ("ISOCHRONE_DURATION", duration.as_str()),
     ];
-    let mut producers = site.daemons("producer", 5, &settings);
+    let mut producers = site.daemons("producer", size, &settings);
     for producer in &producers {
         ready(producer, START);
     }
@@ -75,60 +80,103 @@ fn assert_same_bucket(influxdb: &InfluxDb, fraction: f64, expected: f64, count: 
             ))
             .expect("a bucket")
     };
-    let theirs = BUCKETS.iter().find(|bound| within(bound) >= fraction * count);
-    let ours = BUCKETS
-        .iter()
-        .find(|bound| bound.parse::<f64>().expect("a bound") >= expected);
-    assert_eq!(theirs, ours, "{expected} in the report");
+    let theirs = BUCKETS.iter().position(|bound| within(bound) >= fraction * count);
+    assert_eq!(theirs, Some(bucket(expected)), "{expected} in the report");
 }
 
-/// Native histograms over OTLP in Prometheus, and windows in InfluxDB: counts are the ledger's, quantiles the report's
-/// within a bucket.
+/// All sinks at once, of twenty producers and as many consumers: documents of Elasticsearch, a Prometheus that scrapes, native
+/// histograms that go over OTLP through the Collector's file to another Prometheus, windows in InfluxDB. All counts are the
+/// ledger's, quantiles the report's within a bucket.
 #[test]
-fn prometheus_over_otlp_and_influxdb_agree_with_the_ledger() {
-    let (prometheus, influxdb) = (OtlpPrometheus::start(), InfluxDb::start());
+fn every_sink_agrees_with_the_ledger() {
+    let (prometheus, influxdb, elasticsearch) = (OtlpPrometheus::start(), InfluxDb::start(), Elasticsearch::start());
+    let collector = Collector::forwarding(&prometheus.endpoint());
     let site = Site::start(&[]);
     let settings = [
-        ("ISOCHRONE_OTLP_ENDPOINT", prometheus.endpoint()),
+        ("ISOCHRONE_OTLP_ENDPOINT", collector.http()),
         ("ISOCHRONE_INFLUXDB_URL", influxdb.url()),
+        ("ISOCHRONE_ELASTICSEARCH_URL", elasticsearch.url()),
     ];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let _plotter = site.daemon("plotter", &settings);
-    fleet(&site, 10, || {});
-    let report = exported(&site, &["prometheus", "otlp", "influxdb"], 5_000);
+    let plotter = site.daemon("plotter", &settings);
+    let scraping = Prometheus::start(&[ready(&plotter, START)]);
+    fleet(&site, 20, 10, || {});
+    let all = 20_000;
+    let report = exported(&site, &["prometheus", "otlp", "influxdb", "elasticsearch"], all);
+    let count = all as f64;
+    let expected = |what: &str| {
+        let percentiles = [("p50", 0.5), ("p99", 0.99)];
+        percentiles.map(|(name, q)| (q, percentile(&report, what, name)))
+    };
+
+    assert_exactly_once(&elasticsearch, &report);
+
+    wait::until_equal("the count scraped", Some(count), START, || {
+        scraping.query("sum(isochrone_response_seconds_count)")
+    });
+    for (q, expected) in expected("response") {
+        let query = format!("histogram_quantile({q}, sum by (le) (isochrone_response_seconds_bucket))");
+        let found = scraping.query(&query).expect("a quantile");
+        assert_eq!(
+            bucket(found),
+            bucket(expected),
+            "{found} there, {expected} in the report"
+        );
+    }
+
+    let points = wait::until_some("the Collector's file", START, || {
+        let points = newest(collector.points("isochrone.response"));
+        (total(&points) >= count).then_some(points)
+    });
+    assert_eq!(total(&points), count);
+    for (q, expected) in expected("response") {
+        assert_near(quantile(&points, q), expected, 5.0);
+    }
 
     let run = report["run"].as_str().expect("a name");
     let own = format!(r#"isochrone_run="{run}""#);
     for what in ["transit", "response"] {
         let query = format!("sum(histogram_count(isochrone_{what}_seconds{{{own}}}))");
-        wait::until(&query, START, || prometheus.query(&query) == Some(5_000.0));
-        for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+        wait::until_equal(&query, Some(count), START, || prometheus.query(&query));
+        for (q, expected) in expected(what) {
             let query = format!("histogram_quantile({q}, sum(isochrone_{what}_seconds{{{own}}}))");
-            let found = prometheus.query(&query).expect("a quantile");
-            assert_near(found, percentile(&report, what, name), 5.0);
+            assert_near(prometheus.query(&query).expect("a quantile"), expected, 5.0);
         }
     }
     for (counter, expected) in [
-        ("messaging_client_sent_messages_total", 5_000.0),
-        ("messaging_client_consumed_messages_total", 5_000.0),
-        ("isochrone_received_total", 5_000.0),
-        ("isochrone_acked_total", 5_000.0),
+        ("messaging_client_sent_messages_total", count),
+        ("messaging_client_consumed_messages_total", count),
+        ("isochrone_received_total", count),
+        ("isochrone_acked_total", count),
         ("isochrone_lost_total", 0.0),
     ] {
-        assert_eq!(
-            prometheus.query(&format!("sum({counter}{{{own}}})")),
-            Some(expected),
-            "{counter}"
-        );
+        let query = format!("sum({counter}{{{own}}})");
+        assert_eq!(prometheus.query(&query), Some(expected), "{counter}");
     }
 
     for kind in ["due", "receipt"] {
         let sum = format!("SELECT sum(received) FROM isochrone_window WHERE kind = '{kind}'");
-        assert_eq!(influxdb.number(&sum), Some(5_000.0), "{kind}");
+        assert_eq!(influxdb.number(&sum), Some(count), "{kind}");
     }
-    for (name, fraction) in [("p50", 0.5), ("p99", 0.99)] {
-        assert_same_bucket(&influxdb, fraction, percentile(&report, "response", name), 5_000.0);
+    for (fraction, expected) in expected("response") {
+        assert_same_bucket(&influxdb, fraction, expected, count);
     }
+}
+
+/// The last point of each series: cumulative ones hold all before.
+fn newest(points: Vec<Point>) -> Vec<Point> {
+    let series = |point: &Point| (point.instance.clone(), point.value["attributes"].to_string());
+    let newest: BTreeMap<_, _> = points.into_iter().map(|point| (series(&point), point)).collect();
+    newest.into_values().collect()
+}
+
+fn total(points: &[Point]) -> f64 {
+    points.iter().map(|point| point.number("count")).sum()
+}
+
+/// The place of the default bucket that a value lies in.
+fn bucket(value: f64) -> usize {
+    BUCKETS.partition_point(|bound| bound.parse::<f64>().expect("a bound") < value)
 }
 
 /// The nearest-rank quantile over many exponential histograms, each bucket by its middle.
@@ -171,7 +219,7 @@ fn back_ends_may_come_late() {
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
     let plotter = site.daemon("plotter", &settings);
     let said = |what: &str| plotter.stderr().lines().filter(|line| line.contains(what)).count();
-    fleet(&site, 15, || {
+    fleet(&site, 5, 15, || {
         for setting in ["ISOCHRONE_OTLP_ENDPOINT", "ISOCHRONE_INFLUXDB_URL"] {
             wait::until("the plotter to say what is away", START, || said(setting) > 0);
         }
@@ -185,12 +233,11 @@ fn back_ends_may_come_late() {
         (1, 1)
     );
 
-    let count = |points: &[Point]| points.iter().map(|point| point.number("count")).sum::<f64>();
     let points = wait::until_some("the Collector's file", START, || {
         let points = collector.points("isochrone.response");
-        (count(&points) >= 7_500.0).then_some(points)
+        (total(&points) >= 7_500.0).then_some(points)
     });
-    assert_eq!(count(&points), 7_500.0);
+    assert_eq!(total(&points), 7_500.0);
     assert!(points.iter().all(|point| point.temporality == 1));
     for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
         assert_near(quantile(&points, q), percentile(&report, "response", name), 5.0);

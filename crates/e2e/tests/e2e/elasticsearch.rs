@@ -40,7 +40,7 @@ fn of_sink(report: &Value, name: &str) -> u64 {
 }
 
 /// Raw documents are the unique samples exactly, windows of both kinds add up to the same, and so says the ledger.
-fn assert_exactly_once(server: &Elasticsearch, report: &Value) {
+pub fn assert_exactly_once(server: &Elasticsearch, report: &Value) {
     let run = json!({"term": {"run": report["run"]}});
     let unique = ledger(report, "unique");
     assert_eq!(server.count(SAMPLES, &run), unique);

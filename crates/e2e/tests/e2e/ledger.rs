@@ -205,11 +205,8 @@ fn a_partition_that_cannot_be_read_is_named() {
         (&Value::Bool(false), None)
     );
     assert!((1..100).contains(&ledger(&rest, "sent")), "{rest:#}");
-    let events = rest["events"].to_string();
-    assert!(
-        events.contains("partition 1") && events.contains("cumulative"),
-        "{events}"
-    );
+    let named = rest["unreadable"].to_string();
+    assert!(named.contains("partition 1") && named.contains("cumulative"), "{named}");
 }
 
 /// The report as of now.

@@ -140,8 +140,8 @@ impl<'a> Accounts<'a> {
         }
     }
 
-    /// The sums, with every equation checked; a run that is `incomplete` is not balanced.
-    pub fn report(&self, incomplete: bool) -> LedgerReport {
+    /// The sums, with every equation checked.
+    pub fn report(&self, facts: &RunFacts) -> LedgerReport {
         let ledger = self.ledger();
         let mut sums = LedgerReport::default();
         for sink in self.sinks.keys() {
@@ -153,7 +153,10 @@ impl<'a> Accounts<'a> {
         ledger.topics.values().for_each(|row| sums.add_topic(row));
         self.devices.iter().for_each(|account| sums.add_account(account));
         let unequal: Vec<Inequality> = if self.closed { ledger.check() } else { Vec::new() };
-        sums.balanced = self.closed.then_some(unequal.is_empty() && !incomplete);
+        sums.balanced = match facts.unreadable.is_empty() {
+            true => self.closed.then_some(unequal.is_empty() && !facts.restored),
+            false => Some(false),
+        };
         sums.unequal = unequal;
         sums
     }

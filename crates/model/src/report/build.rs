@@ -17,7 +17,7 @@ impl Report {
     /// Makes the report.
     pub fn build(facts: &RunFacts) -> Report {
         let accounts = Accounts::of(facts);
-        let ledger = accounts.report(facts.is_incomplete());
+        let ledger = accounts.report(facts);
         let span = span(&accounts);
         let topics: BTreeSet<_> = facts.devices.iter().map(|(device, _)| &device.topic).collect();
         Report {
@@ -33,6 +33,7 @@ impl Report {
             connects: connects(facts),
             events: facts.events.clone(),
             slo: objectives(facts, &ledger),
+            unreadable: facts.unreadable.clone(),
             per_topic: facts.per_topic.then(|| per_topic(facts, accounts)),
             ledger,
         }
@@ -204,7 +205,7 @@ fn per_topic(facts: &RunFacts, accounts: Accounts<'_>) -> Vec<TopicReport> {
     let none = crate::window::TopicTotals::default();
     let topics = accounts.by_topic().into_iter().map(|(topic, accounts)| TopicReport {
         devices: accounts.device_rows(),
-        ledger: accounts.report(facts.is_incomplete()),
+        ledger: accounts.report(facts),
         latency_ns: latencies!(facts.totals.topics().get(&topic).unwrap_or(&none)),
         topic,
     });

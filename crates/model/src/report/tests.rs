@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    entry::{ConsumerDelay, Missing, ReceiptHead, ReceiptPart, Sample},
+    entry::{ConsumerDelay, Missing, ReceiptHead, ReceiptPart, Sample, SendHead, SendPart},
     id::{DaemonId, Domain},
     range::SeqRange,
     row::EpochReceipt,
@@ -159,6 +159,41 @@ fn an_unequal_equation_is_exit_code_3_and_names_both_sides() {
             ),
         ]
     );
+}
+
+/// Seconds in a row that are not valid for the same reason are one stretch.
+#[test]
+fn stretches_of_doubtful_seconds_are_told() {
+    let mut facts = RunFacts::new("r1".parse().unwrap(), "closed");
+    facts.totals.know_device(&device());
+    for (second, late) in [(0, 0), (1, 50), (2, 50), (3, 0), (4, 50), (6, 50)] {
+        let head = SendHead {
+            daemon: DaemonId(1),
+            domain: Domain(1),
+            messages: 100,
+            late,
+            extreme: 0,
+            bound_ns: 0,
+            era_changed: false,
+        };
+        let part = SendPart {
+            epoch: Epoch(1),
+            scheduled: 100,
+            sent: 100,
+            ..SendPart::default()
+        };
+        let parts = vec![part];
+        let second = Second(second);
+        facts.totals.apply(&CutEntry::Send { second, head, parts });
+    }
+    let report = Report::build(&facts);
+    let stretch = |from, seconds| Stretch {
+        from: Second(from),
+        seconds,
+        reason: Reason::GeneratorLate,
+    };
+    assert_eq!(report.doubtful, [stretch(1, 2), stretch(4, 1), stretch(6, 1)]);
+    assert_eq!((report.seconds["valid"], report.seconds["generator_late"]), (2, 4));
 }
 
 /// What a producer sent after its last entry is known from what arrived, and in no entry.

@@ -28,12 +28,12 @@ pub enum Done {
 impl Life {
     /// Sends what every partition has to say, where nothing is on its way.
     pub(super) fn flush(&mut self) {
-        let (now, memory) = (self.now(), self.context.store.memory());
+        let (lived_until, memory) = (self.context.clock.life_confirmed_at(), self.context.store.memory());
         let there = self.reach.is_there();
         // After a lost lease only last words are taken, and what comes with them.
         let silent = self.lost && self.working > 0;
         for (&partition, outbox) in &mut self.outboxes {
-            outbox.forget(now, memory);
+            outbox.forget(lived_until, memory);
             if !there || silent || self.flying.contains(&partition) {
                 continue;
             }
@@ -140,7 +140,7 @@ impl Life {
             }
             Err(error) if last_words && matches!(error.fate(), Fate::LetGo | Fate::Reject) => {
                 warn!(%partition, "failed to {error}: the store does not take the last words");
-                outbox.stored(now);
+                outbox.give_up();
             }
             Err(error) => self.trouble(error).await,
         }

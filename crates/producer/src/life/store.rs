@@ -116,22 +116,22 @@ impl Life {
                         outbox.touch(registered.device.epoch, &self.rows[place]);
                     }
                 }
-                for (partition, outbox) in &mut self.outboxes {
-                    outbox.repeat_recent();
-                    self.keeper.add(*partition);
-                }
+                self.repeat_recent();
+                self.places.keys().for_each(|partition| self.keeper.add(*partition));
                 self.reach = Reach::There;
                 self.flush();
             }
             Ok(ordinal) => {
                 warn!(run = %self.run, had = self.ordinal, ordinal, "another producer has this one's place");
                 self.reach = Reach::There;
+                self.repeat_recent();
                 self.lose().await;
             }
             // It went on without us: found dead, and drained or closed.
             Err(error @ StoreError::Run { .. }) => {
                 warn!(run = %self.run, "failed to {error}");
                 self.reach = Reach::There;
+                self.repeat_recent();
                 self.lose().await;
             }
             Err(error) => {
@@ -144,6 +144,11 @@ impl Life {
                 self.read_life(self.pause(after));
             }
         }
+    }
+
+    /// The store may have forgotten what it last took, whoever has this producer's place by now.
+    fn repeat_recent(&mut self) {
+        self.outboxes.values_mut().for_each(crate::flush::Outbox::repeat_recent);
     }
 
     /// Disconnects; the last words follow when the workers have ended.

@@ -2,13 +2,14 @@
 local daemon, role, wish = ARGV[4], ARGV[5], ARGV[6]
 local state = call('HGET', at('run'), 'state')
 if not state then return nil end
-local pattern = '^(%a+) (%d+) (%d+) %d+ (%a+)$'
-local _, mine, counter, standing = string.match(call('HGET', at('roster'), daemon) or '', pattern)
+local pattern = '^(%a+) (%d+) (%d+) (%d+) (%a+)$'
+local _, mine, counter, _, standing = string.match(call('HGET', at('roster'), daemon) or '', pattern)
 if standing == 'standing' then return mine end
 if role == 'producer' and state ~= 'open' then return state end
-local taken = {}
+local taken, latest = {}, tonumber(counter or 0)
 for _, row in ipairs(call('HVALS', at('roster'))) do
-  local its, ordinal, _, stands = string.match(row, pattern)
+  local its, ordinal, _, joined, stands = string.match(row, pattern)
+  latest = math.max(latest, tonumber(joined))
   if its == role and stands == 'standing' then taken[ordinal] = true end
 end
 local ordinal = wish
@@ -17,7 +18,8 @@ if wish == '' or taken[wish] then
   while taken[text(lowest)] do lowest = lowest + 1 end
   ordinal = text(lowest)
 end
-counter = text(following(tonumber(counter or 0)))
+-- Later than whoever joined before, also when the clock was set back.
+counter = text(following(latest))
 call('HSET', at('roster'), daemon, role .. ' ' .. ordinal .. ' ' .. counter .. ' ' .. counter .. ' standing')
 touch('run', 'roster')
 return ordinal

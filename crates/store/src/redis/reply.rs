@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use isochrone_model::{
-    id::{DaemonId, Epoch, Token, Topic},
+    id::{DaemonId, Token, Topic},
     time::Reference,
 };
 use redis::{FromRedisValue, Value};
@@ -51,10 +51,6 @@ pub(super) fn token(text: &str) -> Result<Token, Error> {
 
 pub(super) fn daemon(text: &str) -> Result<DaemonId, Error> {
     parse("daemon", text)
-}
-
-pub(super) fn epoch(text: &str) -> Result<Epoch, Error> {
-    parse("epoch", text)
 }
 
 /// From a text in microseconds.

@@ -53,8 +53,13 @@ if wanted == 'all' then
   local function none() return {order = {}, numbers = {}} end
   local pending, unplotted, behind = none(), none(), {}
   for _, sink in ipairs(sinks) do behind[sink.name] = none() end
-  -- Nothing is received in a second before it begins, so entries an hour older than the slowest's second are in its cut.
-  local from = slowest and text(math.max(0, (slowest.second - 3600) * 1000)) or '-'
+  -- What a cut does not hold has an id above its own, or is of a later second: and nothing is received in a second before it
+  -- begins, but for clocks that differ by less than an hour.
+  local from = '-'
+  if slowest then
+    local since = math.min((slowest.second - 3600) * 1000, slowest.ms, newest.ms)
+    from = text(math.max(0, since))
+  end
   while true do
     local page = call('XRANGE', at('latency'), from, '+', 'COUNT', 256)
     if #page == 0 then break end
