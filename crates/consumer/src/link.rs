@@ -180,7 +180,7 @@ impl Link {
             desk.tell_lost(&self.key.url, lost);
         }
         for (topic, detail) in &outcome.refused {
-            tracing::error!(topic, "failed to subscribe: {detail}");
+            tracing::error!(topic, broker = %self.key.url, "failed to subscribe: {detail}");
         }
         if hurry || outcome.unknown || outcome.subscribed || outcome.disconnected.is_some() {
             tender.notify.notify_one();

@@ -185,6 +185,9 @@ impl Receiver<'_> {
 
     fn connected(&mut self, connected: &Connected) {
         self.outcome.connected = true;
+        if let Some(facts) = self.slice.links.get_mut(self.link) {
+            facts.is_up = true;
+        }
         self.slice.tally.connects += 1;
         let phases = [
             ("tcp", Some(connected.tcp_ns)),
@@ -216,7 +219,11 @@ impl Receiver<'_> {
             claim.book.adopt(Adoption::Resumed);
             claim.deaf_since.get_or_insert(now);
         });
+        let facts = self.slice.links.get_mut(self.link);
+        let was_up = facts.is_some_and(|facts| std::mem::take(&mut facts.is_up));
         self.slice.count_connects(self.link, now, |connects| {
+            // What ended a connection was no attempt.
+            connects.attempts += u64::from(!was_up);
             connects.fail(disconnected.reason, now);
         });
     }

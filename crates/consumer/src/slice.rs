@@ -134,6 +134,7 @@ pub(crate) struct LinkFacts {
     pub acknowledged: DeliveryId,
     pub waits_for_store: bool,
     pub resumable: bool,
+    pub is_up: bool,
 }
 
 /// Counts for the daemon's own metrics.

@@ -295,6 +295,8 @@ mod tests {
             plotted: 0,
             unplotted: 0,
             shed: 0,
+            plotted_samples: 0,
+            unplotted_samples: 0,
         });
         // One restart of the broker, as two producers saw it.
         for (producer, ms) in [(1, 40_100), (3, 40_900)] {

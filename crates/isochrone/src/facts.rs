@@ -57,7 +57,7 @@ struct Part {
     snapshot: PartitionSnapshot,
     totals: Totals,
     rows: BTreeMap<Topic, ReceiptRow>,
-    sent: BTreeMap<Topic, Sent>,
+    written: BTreeMap<Topic, Written>,
 }
 
 impl Part {
@@ -66,7 +66,7 @@ impl Part {
             key: format!("{what} of partition {partition}"),
             cause,
         };
-        let sent = sent_by_topic(&snapshot).map_err(|error| corrupt("cumulative", error.to_string()))?;
+        let written = written_by_topic(&snapshot).map_err(|error| corrupt("cumulative", error.to_string()))?;
         // Topics have histograms of their own: much to read where nobody asks for them.
         let wanted = |name: &str| per_topic || !Totals::is_of_topic(name);
         let fields = std::mem::take(&mut snapshot.cumulative).into_iter();
@@ -86,7 +86,7 @@ impl Part {
             snapshot,
             totals,
             rows,
-            sent,
+            written,
         })
     }
 
@@ -94,15 +94,17 @@ impl Part {
         add_sinks(facts, &self.snapshot);
         facts.totals.merge(&self.totals);
         facts.topics.extend(self.snapshot.topics.into_iter().map(|topic| {
-            let sent = self.sent.remove(&topic.topic).unwrap_or_default();
+            let written = self.written.remove(&topic.topic).unwrap_or_default();
             TopicFacts {
                 row: self.rows.remove(&topic.topic),
                 topic: topic.topic,
                 stored: topic.stored,
                 dropped: topic.dropped,
-                plotted: sent.plotted,
-                unplotted: sent.unplotted,
-                shed: sent.shed,
+                plotted: written.plotted,
+                unplotted: written.unplotted,
+                shed: written.shed,
+                plotted_samples: written.plotted_samples,
+                unplotted_samples: written.unplotted_samples,
             }
         }));
         let devices = self.snapshot.devices.into_iter();
@@ -110,38 +112,45 @@ impl Part {
     }
 }
 
-/// Where the producers' own accounts of what they sent are.
+/// Where the daemons' entries about a topic are: messages sent, and samples.
 #[derive(Debug, Default)]
-struct Sent {
+struct Written {
     plotted: u64,
     unplotted: u64,
     shed: u64,
+    plotted_samples: u64,
+    unplotted_samples: u64,
 }
 
 /// By response topic: what plotters have added up, what waits for them in the stream, and what found no room there.
-fn sent_by_topic(snapshot: &PartitionSnapshot) -> Result<BTreeMap<Topic, Sent>, BadTotals> {
-    let mut sent: BTreeMap<Topic, Sent> = BTreeMap::new();
+fn written_by_topic(snapshot: &PartitionSnapshot) -> Result<BTreeMap<Topic, Written>, BadTotals> {
+    let mut all: BTreeMap<Topic, Written> = BTreeMap::new();
     for (field, bytes) in &snapshot.cumulative {
-        if let Some((topic, messages)) = Totals::sent_of_topic(field, bytes)? {
-            sent.entry(topic).or_default().plotted += messages;
+        if let Some((topic, totals)) = Totals::counts_of_topic(field, bytes)? {
+            let written = all.entry(topic).or_default();
+            written.plotted += totals.sent;
+            written.plotted_samples += totals.received;
         }
     }
     let devices = snapshot.devices.iter();
     let topics: BTreeMap<Epoch, &Topic> = devices
         .map(|state| (state.device.epoch, &state.device.response_topic))
         .collect();
-    let mut place = |epoch: &Epoch, add: &mut dyn FnMut(&mut Sent)| {
+    let mut place = |epoch: &Epoch, add: &mut dyn FnMut(&mut Written)| {
         if let Some(topic) = topics.get(epoch) {
-            add(sent.entry((*topic).clone()).or_default());
+            add(all.entry((*topic).clone()).or_default());
         }
     };
     for (epoch, messages) in &snapshot.unplotted {
-        place(epoch, &mut |sent| sent.unplotted += messages);
+        place(epoch, &mut |written| written.unplotted += messages);
     }
     for (epoch, messages) in &snapshot.shed {
-        place(epoch, &mut |sent| sent.shed += messages);
+        place(epoch, &mut |written| written.shed += messages);
     }
-    Ok(sent)
+    for (topic, samples) in &snapshot.pending {
+        all.entry(topic.clone()).or_default().unplotted_samples += samples;
+    }
+    Ok(all)
 }
 
 /// What each sink has, and what it has still to come to: samples in entries that no cut holds yet, and in entries of cuts
@@ -178,15 +187,16 @@ mod tests {
     use super::*;
     use crate::testing::device;
 
-    /// What producers sent is counted where their accounts of it lie: two devices that share a response topic together.
+    /// What daemons wrote is counted where it lies: two devices that share a response topic together.
     #[test]
-    fn sent_is_counted_by_response_topic() {
+    fn entries_are_counted_by_response_topic() {
         let (one, other) = (device(1), device(2));
         assert_eq!(one.response_topic, other.response_topic);
         let topic = one.response_topic.clone();
         let snapshot = PartitionSnapshot {
             unplotted: vec![(one.epoch, 3), (other.epoch, 4), (Epoch(99), 5)],
             shed: vec![(other.epoch, 6)],
+            pending: vec![(topic.clone(), 5)],
             devices: [one, other]
                 .map(|device| DeviceState {
                     device,
@@ -195,17 +205,17 @@ mod tests {
                 .into(),
             ..PartitionSnapshot::default()
         };
-        let sent = sent_by_topic(&snapshot).unwrap();
-        let counts: Vec<_> = sent
+        let written = written_by_topic(&snapshot).unwrap();
+        let counts: Vec<_> = written
             .iter()
-            .map(|(topic, sent)| (topic, sent.plotted, sent.unplotted, sent.shed))
+            .map(|(topic, w)| (topic, w.plotted, w.unplotted, w.shed, w.unplotted_samples))
             .collect();
-        assert_eq!(counts, [(&topic, 0, 7, 6)]);
+        assert_eq!(counts, [(&topic, 0, 7, 6, 5)]);
         let damaged = PartitionSnapshot {
             cumulative: vec![("t:x".to_owned(), vec![0xff].into())],
             ..PartitionSnapshot::default()
         };
-        assert!(sent_by_topic(&damaged).is_err());
+        assert!(written_by_topic(&damaged).is_err());
     }
 
     /// What a sink has still to come to is what lies in the stream for it, never what is missing from a sum.

@@ -1,18 +1,28 @@
 //! The main job in one process: an embedded broker and store where no real one is named, and the three daemons on them.
 
-use std::{error::Error, fmt::Display, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt::Display,
+    future::{Future, pending},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use isochrone_daemon::{
     Cause, Context, Health, Metrics, Shared, Stop, chassis,
     clock::discipline,
     page,
-    settings::{All, Source, without_secrets},
+    settings::{All, Source, WaitForConsumer, without_secrets},
 };
 use isochrone_model::{
-    report::RunFacts,
+    report::{Report, RunFacts},
     time::{Clock, Reference},
 };
-use isochrone_store::types::{OpenRun, Role, RunRecord};
+use isochrone_store::{
+    Store,
+    types::{OpenRun, Role, RunRecord},
+};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
@@ -20,7 +30,7 @@ use crate::{
     cli::Format,
     facts::{Wanted, gather},
     length::Length,
-    live::{Live, awaited::pending},
+    live::{Live, awaited},
     runs,
     share::share,
     tasks::conclude,
@@ -29,6 +39,9 @@ use crate::{
 
 /// What the end of a run may take beside the drain: last cuts, and a large fleet's disconnects.
 const SETTLE: Duration = Duration::from_secs(60);
+
+/// How often is looked whether anything has been connected.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the fleet and prints the report; gives the exit code.
 ///
@@ -99,7 +112,8 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
     let mut parts = Parts::start(measuring, consumer, plotter, &all);
     let sent = isochrone_producer::run(producer, all.producer.clone(), None);
     let interrupted = {
-        let mut sent = pin!(send(sent, &mut parts, &sending));
+        let unreachable = never_connected(&*store, &run, all.producer.wait_for_consumer, &all.producer.broker);
+        let mut sent = pin!(send(sent, &mut parts, unreachable, &sending));
         tokio::select! {
             biased;
             at = when_told_to_stop(&sending, &*shared.clock) => {
@@ -156,11 +170,22 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
 }
 
 /// Sends until the devices are done, or until something fails: then they finish early, and `sending` has the cause.
-async fn send<T, E: Display>(sent: impl Future<Output = Result<T, E>>, parts: &mut Parts, sending: &Stop) {
+async fn send<T, E: Display>(
+    sent: impl Future<Output = Result<T, E>>,
+    parts: &mut Parts,
+    unreachable: impl Future<Output = String>,
+    sending: &Stop,
+) {
     let mut sent = Box::pin(sent);
+    let failure = async {
+        tokio::select! {
+            what = parts.failure() => what,
+            what = unreachable => what,
+        }
+    };
     let outcome = tokio::select! {
         outcome = &mut sent => outcome,
-        what = parts.failure() => {
+        what = failure => {
             sending.fail(what);
             tokio::select! {
                 outcome = &mut sent => outcome,
@@ -171,6 +196,31 @@ async fn send<T, E: Display>(sent: impl Future<Output = Result<T, E>>, parts: &m
     };
     if let Err(error) = outcome {
         sending.fail(error.to_string());
+    }
+}
+
+/// What to say when neither consumer nor device has ever been connected for as long as a topic is waited for; does not return
+/// otherwise. A run that never began would not end either.
+async fn never_connected(store: &dyn Store, run: &RunRecord, patience: WaitForConsumer, broker: &str) -> String {
+    let WaitForConsumer::AtMost(patience) = patience else {
+        return pending().await;
+    };
+    let broker = without_secrets(broker);
+    tokio::time::sleep(patience).await;
+    loop {
+        if let Ok(facts) = gather(store, run, &Wanted::default()).await {
+            let connects = Report::build(&facts).connects;
+            if connects.phases.contains_key("connack") {
+                return pending().await;
+            }
+            if let Some((reason, times)) = connects.failed.iter().max_by_key(|(_, times)| **times) {
+                return format!(
+                    "connect to {broker} within {patience:?}: {reason} ({} times)",
+                    count(*times)
+                );
+            }
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -188,7 +238,7 @@ fn end(facts: &RunFacts, format: Format, own_store: bool) -> u8 {
     } else {
         "a plotter that serves every run delivers them as long as the run is kept"
     };
-    for (sink, pending) in pending(facts) {
+    for (sink, pending) in awaited::pending(facts) {
         eprintln!(
             "isochrone: {sink} did not receive {} samples (pending): {fate}",
             count(pending)

@@ -63,7 +63,7 @@ struct Outcome {
 /// The store's. Sessions that cannot be reached are told, not an error.
 pub async fn purge(store: &dyn Store, run: &RunRecord, all: &All) -> Result<String, Error> {
     if run.state != RunState::Closed {
-        tracing::warn!(run = %run.run, "the run is not closed; daemons that still serve it will stop");
+        tracing::warn!(run = %run.run, "the run is not closed: stop its producers first, or they open it anew");
     }
     let consumers: Vec<_> = store
         .roster(&run.run)

@@ -12,7 +12,10 @@ use isochrone_model::{
     id::Topic,
     report::{Report, RunFacts, exit_code},
 };
-use isochrone_store::{Store, types::Role};
+use isochrone_store::{
+    Store,
+    types::{Role, RunState},
+};
 
 use crate::{
     cli::{EMBEDDED, Format, Invocation, Task},
@@ -86,6 +89,13 @@ async fn report(all: All, wanted: &facts::Wanted, wait: bool, format: Format) ->
             &context.stop,
         );
         let _warden = Warden::start(&context, &run.run);
+        if run.state != RunState::Closed {
+            eprintln!(
+                "isochrone: waiting until run {} is closed; it is {}",
+                run.run,
+                run.state.as_str()
+            );
+        }
         run = runs::closed(&*store, &run).await?;
         context.stop.finish();
     }

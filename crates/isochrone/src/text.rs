@@ -56,13 +56,17 @@ pub fn count(number: u64) -> String {
 
 fn heading(out: &mut String, report: &Report) {
     let rate = |rate: Option<f64>| rate.map_or_else(|| "–".to_owned(), |rate| count(rate.round() as u64));
+    let mut topics = format!("{} topics", count(report.topics));
+    if report.response_topics != report.topics {
+        let _ = write!(topics, ", {} response topics", count(report.response_topics));
+    }
     let _ = writeln!(
         out,
-        "run {}  {}  {:.1} s  {} topics  {} msg/s offered, {} achieved\n",
+        "run {}  {}  {:.1} s  {}  {} msg/s offered, {} achieved\n",
         report.run,
         report.state,
         report.duration_s,
-        count(report.topics),
+        topics,
         rate(report.rate.offered),
         rate(report.rate.achieved),
     );
@@ -149,7 +153,13 @@ fn ledger(out: &mut String, report: &Report) {
             ("refused", ledger.refused),
             ("unconfirmed", ledger.unconfirmed),
         ];
-        equation(("sent", ledger.sent), &terms);
+        let answered = ledger.sent_to_be_answered;
+        let name = if answered == ledger.sent {
+            "sent"
+        } else {
+            "sent at QoS 1 and 2"
+        };
+        equation((name, answered), &terms);
     }
     let in_flight = ledger.in_flight;
     equation(
@@ -168,6 +178,7 @@ fn ledger(out: &mut String, report: &Report) {
             ("plotted", ledger.plotted),
             ("unplotted", ledger.unplotted),
             ("shed", ledger.shed),
+            ("unwritten", ledger.unwritten),
         ],
     );
     equation(
@@ -186,6 +197,13 @@ fn ledger(out: &mut String, report: &Report) {
             ("stored", ledger.stored),
             ("dropped", ledger.dropped),
             ("buffered", ledger.buffered),
+        ],
+    );
+    equation(
+        ("stored", ledger.stored),
+        &[
+            ("plotted", ledger.plotted_samples),
+            ("unplotted", ledger.unplotted_samples),
         ],
     );
     for (sink, exported) in &ledger.exported {
@@ -267,6 +285,20 @@ fn asides(out: &mut String, ledger: &LedgerReport) {
         .collect();
     if !notes.is_empty() {
         let _ = writeln!(out, "beside: {}", notes.join(", "));
+    }
+    if ledger.sent_at_most > ledger.sent {
+        let _ = writeln!(
+            out,
+            "of vanished devices only what arrived is known: up to {} may have been sent",
+            count(ledger.sent_at_most)
+        );
+    }
+    if ledger.balanced.is_some() && ledger.unplotted + ledger.unplotted_samples > 0 {
+        let _ = writeln!(
+            out,
+            "not plotted yet: latencies and seconds are without {} samples (is a plotter running?)",
+            count(ledger.unplotted_samples)
+        );
     }
 }
 

@@ -63,8 +63,8 @@ pub struct TopicRow {
     pub unplotted: u64,
     /// What the store had no room for: no second knows of it.
     pub shed: u64,
-    /// Some of `sent` is made up after a producer vanished.
-    pub rebuilt: bool,
+    /// What vanished producers sent and did not live to write down: a difference, as all that is known of it is that it arrived.
+    pub unwritten: u64,
     /// Messages read.
     pub arrived: u64,
     /// First copies.
@@ -81,6 +81,10 @@ pub struct TopicRow {
     pub reordered: u64,
     /// Samples in the store.
     pub stored: u64,
+    /// Of these, what plotters have added up by seconds.
+    pub plotted_samples: u64,
+    /// What waits in the store for a plotter.
+    pub unplotted_samples: u64,
     /// Samples dropped by consumers.
     pub dropped: u64,
     /// Samples not stored yet.
@@ -167,10 +171,8 @@ impl EpochRow {
 
 impl TopicRow {
     fn check(&self, topic: &str, unequal: &mut Unequal) {
-        if !self.rebuilt {
-            let right = [self.plotted, self.unplotted, self.shed];
-            unequal.check("sent = plotted + unplotted + shed", topic, self.sent, right);
-        }
+        let right = [self.plotted, self.unplotted, self.shed, self.unwritten];
+        unequal.check("sent = plotted + unplotted + shed + unwritten", topic, self.sent, right);
         let right = [self.unique, self.duplicate, self.retained, self.unstamped, self.foreign];
         unequal.check(
             "arrived = unique + duplicate + retained + unstamped + foreign",
@@ -180,6 +182,13 @@ impl TopicRow {
         );
         let right = [self.stored, self.dropped, self.buffered];
         unequal.check("unique = stored + dropped + buffered", topic, self.unique, right);
+        let right = [self.plotted_samples, self.unplotted_samples];
+        unequal.check(
+            "stored = plotted_samples + unplotted_samples",
+            topic,
+            self.stored,
+            right,
+        );
         for (sink, row) in &self.sinks {
             let right = [row.exported, row.pending, row.thinned, row.set_aside, row.sink_dropped];
             let equation = "stored = exported + pending + thinned + set_aside + sink_dropped";

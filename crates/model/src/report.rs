@@ -66,6 +66,10 @@ pub struct TopicFacts {
     pub unplotted: u64,
     /// Messages sent in producers' entries that the store had no room for.
     pub shed: u64,
+    /// Samples, as far as plotters have added them up by seconds.
+    pub plotted_samples: u64,
+    /// Samples in consumers' entries that no plotter has come to yet.
+    pub unplotted_samples: u64,
 }
 
 /// Something worth telling.
@@ -90,6 +94,9 @@ pub struct Report {
     pub duration_s: f64,
     /// How many topics devices published to.
     pub topics: u64,
+    /// Where their messages were listened for.
+    #[serde(skip)]
+    pub response_topics: u64,
     /// Messages a second over all devices.
     pub rate: RateReport,
     /// Where every message went.
@@ -210,6 +217,10 @@ pub struct LedgerReport {
     pub plotted: u64,
     pub unplotted: u64,
     pub shed: u64,
+    pub unwritten: u64,
+    /// Of `sent`, what a broker answers: QoS 1 and 2.
+    #[serde(skip)]
+    pub sent_to_be_answered: u64,
     pub arrived: u64,
     pub duplicate: u64,
     pub retained: u64,
@@ -218,6 +229,8 @@ pub struct LedgerReport {
     pub stored: u64,
     pub dropped: u64,
     pub buffered: u64,
+    pub plotted_samples: u64,
+    pub unplotted_samples: u64,
     /// By sink.
     pub exported: BTreeMap<String, u64>,
     /// By sink.

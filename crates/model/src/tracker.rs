@@ -251,6 +251,12 @@ impl Book {
         self.tracks.iter().all(Track::settled)
     }
 
+    /// Every epoch has had its last word, and that it sent nothing. False for a topic without epochs.
+    pub fn is_of_nothing(&self) -> bool {
+        let sent_nothing = |track: &Track| track.end.is_some_and(|end| end.total == 0);
+        !self.tracks.is_empty() && self.tracks.iter().all(sent_nothing)
+    }
+
     /// When the last of the epochs' last words was heard; `None` while one is missing, or without epochs.
     pub fn last_words_at(&self) -> Option<Reference> {
         let heard: Option<Vec<Reference>> = self.tracks.iter().map(|track| Some(track.end?.at)).collect();

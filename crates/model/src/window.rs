@@ -250,16 +250,16 @@ impl Totals {
         field.starts_with(TOPIC_FIELD)
     }
 
-    /// What a field says of one topic's messages sent; `None` for a field that is not [of a topic](Totals::is_of_topic). The
-    /// rest of the field, its histograms, is not read.
-    pub fn sent_of_topic(field: &str, bytes: &[u8]) -> Result<Option<(Topic, u64)>, BadTotals> {
+    /// What a field counts of one topic; `None` for a field that is not [of a topic](Totals::is_of_topic). The rest of the
+    /// field, its histograms, is not read and stays empty.
+    pub fn counts_of_topic(field: &str, bytes: &[u8]) -> Result<Option<(Topic, TopicTotals)>, BadTotals> {
         let Some(topic) = field.strip_prefix(TOPIC_FIELD) else {
             return Ok(None);
         };
         let totals = codec::load_counts(bytes).ok_or_else(|| BadTotals {
             field: field.to_owned(),
         })?;
-        Ok(Some((topic.into(), totals.sent)))
+        Ok(Some((topic.into(), totals)))
     }
 
     fn load_field(&mut self, field: &str, bytes: &[u8]) -> Option<()> {

@@ -24,7 +24,7 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Store,
-    types::{Change, OpenRun},
+    types::{Change, OpenRun, RunState},
 };
 use tokio::{
     sync::mpsc,
@@ -362,7 +362,13 @@ impl Life {
         })
         .await
         {
-            Ok(Some(())) => Ok(()),
+            Ok(Some(())) => {
+                // Whoever comes after the last one has a run of its own. A warden does the same before long.
+                if !self.lost {
+                    let _ = store.advance_run(run, RunState::Draining).await;
+                }
+                Ok(())
+            }
             // The place is another's already, or nobody's: either way it is left.
             Err(_) if self.lost => Ok(()),
             Ok(None) if context.stop.is_aborting() => Ok(()),

@@ -220,8 +220,9 @@ settings! {
         seed: Option<u64>;
         /// Where the stamp travels: as text or bytes in the payload, or in a message property.
         stamp: StampPlace = "text";
-        /// The payload, with placeholders `{{stamp}} {{device}} {{run}} {{seq}} {{random …}} {{pad}}`; a JSON object without
-        /// `{{stamp}}` gets a first field `isochrone`. Unset: the stamp alone, padded to ISOCHRONE_PAYLOAD_SIZE.
+        /// The payload, with placeholders `{{stamp}} {{device}} {{run}} {{seq}} {{random …}} {{pad}}` (`random` takes `int LOW HIGH`,
+        /// `float LOW HIGH [DIGITS]`, `gauss MEAN DEVIATION [DIGITS]`, `hex LENGTH`, `text LENGTH`, `bytes LENGTH`, `bool`, `uuid` or
+        /// `pick A B …`); a JSON object without `{{stamp}}` gets a first field `isochrone`. Unset: the stamp alone, padded to ISOCHRONE_PAYLOAD_SIZE.
         payload: Option<String>;
         /// File that holds the payload, in place of ISOCHRONE_PAYLOAD.
         payload_file: Option<PathBuf>;

@@ -6,7 +6,7 @@ use isochrone_e2e::{
     daemon::{command, output},
     process::Process,
     report::{assert_whole, ledger, read},
-    servers::Mosquitto,
+    servers::{Mosquitto, free_port},
 };
 use rustix::process::Signal;
 
@@ -139,6 +139,28 @@ fn was_interrupted(report: &serde_json::Value) -> bool {
     events
         .iter()
         .any(|event| event["what"] == what && event["at"].is_string())
+}
+
+/// A broker that nobody can reach ends the run with what is wrong, after as long as a topic is waited for; and before that the
+/// first signal does, without waiting for messages that nobody sent.
+#[test]
+fn a_broker_out_of_reach_ends_the_run() {
+    let nobody = format!("mqtt://127.0.0.1:{}", free_port());
+    let run = ["--broker", &nobody, "--devices", "2", "--duration", "1s"];
+    let output = isochrone(&[&run[..], &["--wait-for-consumer", "2s"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&nobody) && said.contains("tcp refused"), "{said}");
+
+    let folder = tempfile::tempdir().expect("temp dir");
+    let mut waiting = command("isochrone", &[]);
+    waiting.args(run).args(["--drain", "300s"]);
+    let mut process = Process::start("out-of-reach", waiting, folder.path());
+    isochrone_e2e::wait::until("the broker to be missed", Duration::from_secs(20), || {
+        process.stderr().contains("failed to")
+    });
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(Duration::from_secs(60)), 0, "{}", process.stderr());
 }
 
 /// A part that cannot work ends the run at once, with the cause; nobody sends for a minute what nobody plots.

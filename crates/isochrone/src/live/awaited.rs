@@ -103,6 +103,8 @@ mod tests {
             plotted: 0,
             unplotted: 0,
             shed: 0,
+            plotted_samples: 0,
+            unplotted_samples: 0,
         });
         for (sink, pending) in [("prometheus", 0), ("influxdb", pending)] {
             let row = SinkRow {

@@ -120,12 +120,15 @@ impl<'a> Accounts<'a> {
             .sinks
             .iter()
             .map(|(sink, topics)| (sink.clone(), topics.get(&facts.topic).copied().unwrap_or_default()));
+        let written = facts.plotted + facts.unplotted + facts.shed;
         TopicRow {
             sent,
             plotted: facts.plotted,
             unplotted: facts.unplotted,
             shed: facts.shed,
-            rebuilt,
+            unwritten: if rebuilt { sent.saturating_sub(written) } else { 0 },
+            plotted_samples: facts.plotted_samples,
+            unplotted_samples: facts.unplotted_samples,
             arrived: row.arrived,
             unique: row.unique,
             duplicate: row.duplicate,
@@ -250,6 +253,7 @@ impl LedgerReport {
     fn add_epoch(&mut self, row: &EpochRow) {
         self.scheduled += row.scheduled;
         self.sent += row.sent;
+        self.sent_to_be_answered += if row.answered { row.sent } else { 0 };
         self.unsent += row.unsent;
         self.queued += row.queued;
         self.acked += row.acked;
@@ -266,6 +270,9 @@ impl LedgerReport {
         self.plotted += row.plotted;
         self.unplotted += row.unplotted;
         self.shed += row.shed;
+        self.unwritten += row.unwritten;
+        self.plotted_samples += row.plotted_samples;
+        self.unplotted_samples += row.unplotted_samples;
         self.arrived += row.arrived;
         self.unique += row.unique;
         self.duplicate += row.duplicate;

@@ -7,7 +7,7 @@ use crate::{
         ClockReport, Latency, LatencyReport, LedgerReport, RateReport, Report, RunFacts, SloReport, Stretch,
         TopicReport, accounts::Accounts,
     },
-    row::Connects,
+    row::{Connects, Device, SendRow},
     slo::Evidence,
     time::Reference,
     verdict::{Reason, verdict},
@@ -25,6 +25,7 @@ impl Report {
             state: facts.state.clone(),
             duration_s: span.map_or(0.0, |(from, to)| seconds(to.since_ns(from))),
             topics: topics.len() as u64,
+            response_topics: facts.topics.len() as u64,
             rate: rate(facts, &ledger, &accounts),
             latency_ns: run_latency(facts),
             clock: clock(facts),
@@ -62,13 +63,11 @@ fn seconds(ns: i64) -> f64 {
 }
 
 fn rate(facts: &RunFacts, ledger: &LedgerReport, accounts: &Accounts<'_>) -> RateReport {
-    // One life of each device: a device that came again did not double the rate.
-    let devices: BTreeMap<_, _> = facts
-        .devices
-        .iter()
-        .map(|(device, _)| (&device.device, device.rate))
-        .collect();
-    let asked: Option<f64> = devices.values().copied().sum();
+    let mut devices: BTreeMap<&str, Vec<&(Device, SendRow)>> = BTreeMap::new();
+    for life in &facts.devices {
+        devices.entry(&life.0.device).or_default().push(life);
+    }
+    let asked: Option<f64> = devices.values().map(|lives| at_once(lives)).sum();
     let sent_at = accounts.devices.iter().filter_map(|account| account.row.sent_at);
     let span = sent_at
         .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
@@ -82,6 +81,22 @@ fn rate(facts: &RunFacts, ledger: &LedgerReport, accounts: &Accounts<'_>) -> Rat
         offered: asked.filter(|_| !devices.is_empty()).or_else(|| over(ledger.scheduled)),
         achieved: over(ledger.sent),
     }
+}
+
+/// The most that lives under one name asked for at a time: a device that came again did not double its rate, two of one name
+/// that went on side by side did. `None` when one of them had no rate.
+fn at_once(lives: &[&(Device, SendRow)]) -> Option<f64> {
+    let mut most: f64 = 0.0;
+    for (device, row) in lives {
+        let begun = row.due.map(|due| due.0);
+        let goes_on = |other: &&&(Device, SendRow)| {
+            let due = begun.zip(other.1.due);
+            due.is_some_and(|(begun, (from, to))| from <= begun && begun <= to)
+        };
+        let together: Option<f64> = lives.iter().filter(goes_on).map(|(other, _)| other.rate).sum();
+        most = most.max(device.rate?).max(together?);
+    }
+    Some(most)
 }
 
 /// For both kinds of histogram.

@@ -83,6 +83,8 @@ fn facts() -> RunFacts {
         plotted: 950,
         unplotted: 30,
         shed: 20,
+        plotted_samples: 980,
+        unplotted_samples: 10,
     });
     let sink = SinkRow {
         exported: 900,
@@ -149,8 +151,9 @@ fn an_unequal_equation_is_exit_code_3_and_names_both_sides() {
     assert_eq!(
         unequal,
         [
-            ("sent = plotted + unplotted + shed", "down", 1_000, 900),
+            ("sent = plotted + unplotted + shed + unwritten", "down", 1_000, 900),
             ("unique = stored + dropped + buffered", "down", 997, 996),
+            ("stored = plotted_samples + unplotted_samples", "down", 989, 990),
             (
                 "stored = exported + pending + thinned + set_aside + sink_dropped",
                 "down (influxdb)",
@@ -159,6 +162,35 @@ fn an_unequal_equation_is_exit_code_3_and_names_both_sides() {
             ),
         ]
     );
+}
+
+/// A sentence for each row: when lives of one name began and ended, and what they ask for together at 100 a second each.
+#[test]
+fn lives_of_one_name_are_offered_once_at_a_time() {
+    for (lives, offered, sentence) in [
+        (&[Some((0, 5)), Some((6, 9))][..], 100.0, "it came again"),
+        (&[Some((0, 5)), Some((2, 9))], 200.0, "two went on side by side"),
+        (
+            &[Some((0, 5)), Some((2, 9)), Some((6, 7))],
+            200.0,
+            "never three at a time",
+        ),
+        (&[None, Some((0, 5))], 100.0, "one never sent"),
+        (&[None], 100.0, "nor did the only one"),
+    ] {
+        let mut facts = RunFacts::new("r1".parse().unwrap(), "closed");
+        for due in lives {
+            let due = due.map(|(from, to)| (at(from), at(to)));
+            facts.devices.push((
+                device(),
+                SendRow {
+                    due,
+                    ..SendRow::default()
+                },
+            ));
+        }
+        assert_eq!(Report::build(&facts).rate.offered, Some(offered), "{sentence}");
+    }
 }
 
 /// Seconds in a row that are not valid for the same reason are one stretch.
@@ -198,12 +230,13 @@ fn stretches_of_doubtful_seconds_are_told() {
 
 /// What a producer sent after its last entry is known from what arrived, and in no entry.
 #[test]
-fn the_seconds_of_a_vanished_producer_are_not_judged() {
+fn what_a_vanished_producer_did_not_write_down_is_told() {
     let mut facts = facts();
     let row = &mut facts.devices[0].1;
     (row.ended, row.vanished, row.sent) = (false, true, 950);
     (facts.topics[0].unplotted, facts.topics[0].shed) = (0, 0);
-    assert_eq!(Report::build(&facts).ledger.balanced, Some(true));
+    let ledger = Report::build(&facts).ledger;
+    assert_eq!((ledger.balanced, ledger.unwritten), (Some(true), 50));
 }
 
 #[test]

@@ -226,12 +226,13 @@ proptest! {
         }
         hash.extend(parts.changed());
         assert_same(&load(&hash), &whole);
-        let mut sent = BTreeMap::new();
+        let mut counts = BTreeMap::new();
         for (field, bytes) in &hash {
-            sent.extend(Totals::sent_of_topic(field, bytes).unwrap());
+            let of_topic = Totals::counts_of_topic(field, bytes).unwrap();
+            counts.extend(of_topic.map(|(topic, totals)| (topic, totals.counts())));
         }
-        let of_topics: BTreeMap<_, _> = whole.topics().iter().map(|(topic, totals)| (topic.clone(), totals.sent)).collect();
-        prop_assert_eq!(sent, of_topics);
+        let of_topics: BTreeMap<_, _> = whole.topics().iter().map(|(topic, totals)| (topic.clone(), totals.counts())).collect();
+        prop_assert_eq!(counts, of_topics);
         if let Some((last, _)) = parts.seconds().last_key_value() {
             let all_recent = parts.seconds().keys().all(|second| second.0 > last.0 - 12 * 60);
             prop_assert!(all_recent, "older minutes are in the hash alone");
