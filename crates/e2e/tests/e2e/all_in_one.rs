@@ -157,7 +157,7 @@ fn a_broker_out_of_reach_ends_the_run() {
     waiting.args(run).args(["--drain", "300s"]);
     let mut process = Process::start("out-of-reach", waiting, folder.path());
     isochrone_e2e::wait::until("the broker to be missed", Duration::from_secs(20), || {
-        process.stderr().contains("failed to")
+        process.stderr().contains("connection refused")
     });
     process.signal(Signal::TERM);
     assert_eq!(process.exit_code(Duration::from_secs(60)), 0, "{}", process.stderr());

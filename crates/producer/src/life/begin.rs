@@ -121,6 +121,7 @@ impl Life {
         counters.devices.set(devices.len() as f64);
         counters.waiting.set(devices.len() as f64);
         context.health.set_ready(true, "joined; waits for consumers");
+        info!(%run, devices = devices.len(), "each device sends once a consumer listens for it (ISOCHRONE_WAIT_FOR_CONSUMER)");
 
         let outboxes = places
             .iter()
