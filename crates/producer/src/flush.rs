@@ -56,6 +56,8 @@ pub struct Outbox {
     /// Of all partitions together: an entry tells of the whole producer, all that happened since the last entry of its second.
     accounts: BTreeMap<Second, Account>,
     rows: HashMap<Epoch, SendRow>,
+    /// The lease is lost.
+    is_fenced: bool,
     last_batch: u64,
     under_way: Option<Arc<SendFlush>>,
     again: VecDeque<Arc<SendFlush>>,
@@ -73,6 +75,7 @@ impl Outbox {
             parts: 0,
             accounts: BTreeMap::new(),
             rows: HashMap::new(),
+            is_fenced: false,
             last_batch: 0,
             under_way: None,
             again: VecDeque::new(),
@@ -135,8 +138,8 @@ impl Outbox {
     /// it is away nothing is forgotten, however long that takes.
     pub fn forget(&mut self, lived_until: Monotonic, memory: Duration) {
         let memory_ns = memory.as_nanos() as i64;
-        let is_kept = |stored: Monotonic| memory_ns == 0 || lived_until.since_ns(stored) > memory_ns;
-        while self.recent.front().is_some_and(|(stored, _)| is_kept(*stored)) {
+        let is_safe = |stored: Monotonic| memory_ns == 0 || lived_until.since_ns(stored) > memory_ns;
+        while self.recent.front().is_some_and(|(stored, _)| is_safe(*stored)) {
             self.recent.pop_front();
         }
     }
@@ -163,14 +166,15 @@ impl Outbox {
         self.rows.entry(epoch).or_insert_with(|| row.clone());
     }
 
-    /// The lease is lost: what was not taken goes again with the last words in `last_words`, which it is taken with.
+    /// The lease is lost: what was not taken goes again without rows, and `last_words` come with the last of it.
     pub fn end_with(&mut self, last_words: Vec<(Epoch, SendRow)>) {
+        self.is_fenced = true;
         for flush in self.under_way.iter_mut().chain(&mut self.again) {
             let (batch, entries) = (flush.batch, flush.entries.clone());
             *flush = Arc::new(SendFlush {
                 batch,
                 entries,
-                rows: last_words.clone(),
+                rows: Vec::new(),
             });
         }
         for (epoch, row) in last_words {
@@ -228,13 +232,12 @@ impl Outbox {
         }
         self.parts -= parts;
         self.last_batch += 1;
-        // Every part is written with its device's row. A last word makes a row final, so it comes with the last of the parts: who
-        // dies before that has vanished, and what it sent is not known.
-        let rows = if self.parts == 0 {
-            self.rows.drain().collect()
-        } else {
-            let open = self.rows.iter().filter(|(_, row)| !row.ended);
-            open.map(|(&epoch, row)| (epoch, row.clone())).collect()
+        // Every part is written with its device's newest row, but a row is final only with the last of the parts: who dies before
+        // that has vanished. After a lost lease nothing but last words is taken, and what comes without any row.
+        let rows = match self.parts {
+            0 => self.rows.drain().collect(),
+            _ if self.is_fenced => Vec::new(),
+            _ => self.rows.iter().map(|(&epoch, row)| (epoch, unfinished(row))).collect(),
         };
         Some(Arc::new(SendFlush {
             batch: self.last_batch,
@@ -309,6 +312,14 @@ impl Account {
         self.extreme += other.extreme;
         self.bound_ns = self.bound_ns.max(other.bound_ns);
         self.era_changed |= other.era_changed;
+    }
+}
+
+/// As it is before its last word.
+fn unfinished(row: &SendRow) -> SendRow {
+    SendRow {
+        ended: false,
+        ..row.clone()
     }
 }
 
@@ -389,7 +400,7 @@ mod tests {
         }
     }
 
-    /// A last word is final, so it comes with the last part of its device; a flush before it has only what is not final yet.
+    /// A last word is final, so it comes with the last part of its device; a flush before it has the row as it was.
     #[test]
     fn a_last_word_comes_with_the_last_part() {
         let mut outbox = Outbox::new(outbox().author, 100);
@@ -404,11 +415,44 @@ mod tests {
         outbox.add(Epoch(2), row(false), Vec::new());
         let first = outbox.next().unwrap();
         assert_eq!(first.entries.len(), MOST_PARTS_OF_A_FLUSH);
-        assert_eq!(first.rows, [(Epoch(2), row(false))]);
+        assert!(first.rows.len() == 2 && first.rows.iter().all(|(_, row)| !row.ended));
         outbox.stored(Monotonic(0));
         let last = outbox.next().unwrap();
         assert_eq!(last.entries.len(), 10);
         assert!(last.rows.contains(&(Epoch(1), row(true))) && last.rows.len() == 2);
+    }
+
+    /// After a lost lease nothing is taken with a row that is not final: what waits goes without, last words with the last of it.
+    #[test]
+    fn last_words_after_a_lost_lease_come_last() {
+        let mut outbox = Outbox::new(outbox().author, 100);
+        outbox.add(Epoch(1), SendRow::default(), vec![due(0, 0)]);
+        outbox.next();
+        for second in 1..MOST_PARTS_OF_A_FLUSH as i64 + 10 {
+            outbox.add(Epoch(1), SendRow::default(), vec![due(second, second as u64)]);
+        }
+        let last_word = SendRow {
+            ended: true,
+            ..SendRow::default()
+        };
+        outbox.end_with(vec![(Epoch(1), last_word.clone())]);
+        let mut rows = Vec::new();
+        while let Some(flush) = outbox.next() {
+            rows.push(flush.rows.clone());
+            outbox.stored(Monotonic(0));
+        }
+        assert_eq!(rows, [vec![], vec![], vec![(Epoch(1), last_word)]]);
+    }
+
+    /// What the store will not take is given up as a whole: no last word comes without the parts before it.
+    #[test]
+    fn what_is_given_up_says_nothing_more() {
+        let mut outbox = outbox();
+        outbox.add(Epoch(1), SendRow::default(), vec![due(5, 0)]);
+        outbox.next();
+        outbox.add(Epoch(1), SendRow::default(), vec![due(6, 1)]);
+        outbox.give_up();
+        assert!(outbox.next().is_none() && outbox.is_safe());
     }
 
     /// What was written is kept until the store has lived on for as long as it may forget: not while it is away.

@@ -31,7 +31,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     Error,
@@ -364,8 +364,10 @@ impl Life {
         {
             Ok(Some(())) => {
                 // Whoever comes after the last one has a run of its own. A warden does the same before long.
-                if !self.lost {
-                    let _ = store.advance_run(run, RunState::Draining).await;
+                if !self.lost
+                    && let Err(error) = store.advance_run(run, RunState::Draining).await
+                {
+                    debug!(%run, "failed to {error}: a warden has it drain");
                 }
                 Ok(())
             }

@@ -14,7 +14,10 @@ use isochrone_model::{
     id::{Partition, RunName},
     row::SendRow,
 };
-use isochrone_store::types::{DeviceState, OpenRun, Role};
+use isochrone_store::{
+    Error as StoreError,
+    types::{DeviceState, OpenRun, Role, RunRecord},
+};
 use isochrone_transport::Transport;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::{debug, info};
@@ -29,6 +32,9 @@ use crate::{
     waiting::Waiting,
     worker::Job,
 };
+
+/// Runs that may begin to drain while a producer joins them, one after the other.
+const JOINS: u32 = 5;
 
 /// Devices in one registration: bounds one script's time in Redis.
 pub const DEVICES_AT_ONCE: usize = 500;
@@ -53,18 +59,11 @@ impl Life {
             keep: common.keep,
         };
         let patience = Patience::UntilFinishing;
-        let Some(record) = persist(context, patience, "join a run", || store.open_run(&request)).await? else {
+        let Some((record, ordinal)) = join(context, &mut request).await? else {
             return Ok(None);
         };
         let run = record.run.clone();
         request.run = Some(run.clone());
-        context.clock.follow(&run);
-        let enlisted = persist(context, patience, "join the run's roster", || {
-            store.enlist(&run, daemon, Role::Producer, None)
-        });
-        let Some(ordinal) = enlisted.await? else {
-            return Ok(None);
-        };
         let life = persist(context, patience, "read the store's life", || store.read(Some(&run)));
         let server_life = life.await?.map(|(_, life)| life);
 
@@ -159,6 +158,29 @@ impl Life {
             last_words_until: None,
         }))
     }
+}
+
+/// Opens or joins a run and enters its roster. One that begins to drain at that moment is left to itself, unless the user named
+/// it: another is opened.
+async fn join(context: &Context, request: &mut OpenRun) -> Result<Option<(RunRecord, u32)>, Error> {
+    let (store, daemon) = (&context.store, context.daemon);
+    let patience = Patience::UntilFinishing;
+    for attempt in 1.. {
+        let opened = persist(context, patience, "join a run", || store.open_run(request));
+        let Some(record) = opened.await? else {
+            return Ok(None);
+        };
+        context.clock.follow(&record.run);
+        let enlisted = persist(context, patience, "join the run's roster", || {
+            store.enlist(&record.run, daemon, Role::Producer, None)
+        });
+        match enlisted.await {
+            Ok(ordinal) => return Ok(ordinal.map(|ordinal| (record, ordinal))),
+            Err(StoreError::Run { .. }) if context.common.run.is_none() && attempt < JOINS => request.run = None,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
 }
 
 impl Registered {

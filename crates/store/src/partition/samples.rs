@@ -308,7 +308,7 @@ impl FlushAnswer {
 }
 
 impl SendFlush {
-    /// Every row in it is a last word.
+    /// Every row in it is a last word, or it has none: entries that were held back when the lease was lost.
     pub(crate) fn is_last_word(&self) -> bool {
         self.rows.iter().all(|(_, row)| row.ended)
     }
