@@ -67,16 +67,25 @@ impl Slice {
     }
 
     /// Topics whose devices have all said their last word, and that no subscription has stood for in `patience` since:
-    /// nothing more is heard of them. Those whose devices sent nothing are not waited for.
+    /// nothing more is heard of them.
     pub fn forsaken(&self, now: Reference, patience: Duration) -> Vec<Topic> {
         let patience = nanos(patience);
         let waited = |claim: &Claim| {
             let since = claim.deaf_since?.max(claim.book.last_words_at()?);
             Some(now.since_ns(since))
         };
+        let done = self
+            .claims()
+            .filter(|claim| claim.stage != Stage::Leaving && waited(claim).is_some_and(|waited| waited >= patience));
+        done.map(|claim| claim.topic.clone()).collect()
+    }
+
+    /// Topics whose devices have all said that they sent nothing, and that nobody has ever listened on: no broker keeps anything
+    /// for them.
+    pub fn never_used(&self) -> Vec<Topic> {
         let done = self.claims().filter(|claim| {
-            let is_due = |waited| waited >= patience || claim.book.is_of_nothing();
-            claim.stage != Stage::Leaving && waited(claim).is_some_and(is_due)
+            let unheard = claim.takeover.is_none() && !claim.subscribed_before;
+            claim.stage != Stage::Leaving && unheard && claim.book.is_of_nothing()
         });
         done.map(|claim| claim.topic.clone()).collect()
     }

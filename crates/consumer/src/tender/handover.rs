@@ -44,6 +44,7 @@ impl Tender {
         }
         let mut topics = self.slice.borrow().settled();
         topics.extend(forsaken);
+        topics.extend(self.slice.borrow().never_used());
         if topics.is_empty() {
             return;
         }
