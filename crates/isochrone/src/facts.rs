@@ -37,11 +37,14 @@ pub async fn gather(store: &dyn Store, run: &RunRecord, wanted: &Wanted) -> Resu
         let read = store.snapshot(&run.run, partition).await;
         match read.and_then(|snapshot| Part::read(partition, snapshot, wanted.per_topic)) {
             Ok(part) => part.add_to(&mut facts),
-            // With none at all there is nothing to report on.
-            Err(error @ (Error::Corrupt { .. } | Error::Refused { .. })) if run.pins.partitions > 1 => {
+            Err(error @ (Error::Corrupt { .. } | Error::Refused { .. })) => {
                 facts
                     .unreadable
                     .push(format!("partition {partition}: failed to {error}"));
+                // With none at all there is nothing to report on.
+                if facts.unreadable.len() == usize::from(run.pins.partitions) {
+                    return Err(error);
+                }
             }
             Err(error) => return Err(error),
         }

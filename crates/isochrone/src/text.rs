@@ -296,8 +296,9 @@ fn asides(out: &mut String, ledger: &LedgerReport) {
     if ledger.balanced.is_some() && ledger.unplotted + ledger.unplotted_samples > 0 {
         let _ = writeln!(
             out,
-            "not plotted yet: latencies and seconds are without {} samples (is a plotter running?)",
-            count(ledger.unplotted_samples)
+            "not plotted yet: latencies and seconds are without {} samples and what {} messages sent tell (is a plotter running?)",
+            count(ledger.unplotted_samples),
+            count(ledger.unplotted)
         );
     }
 }

@@ -156,9 +156,10 @@ impl<'a> Accounts<'a> {
         ledger.topics.values().for_each(|row| sums.add_topic(row));
         self.devices.iter().for_each(|account| sums.add_account(account));
         let unequal: Vec<Inequality> = if self.closed { ledger.check() } else { Vec::new() };
-        sums.balanced = match facts.unreadable.is_empty() {
-            true => self.closed.then_some(unequal.is_empty() && !facts.restored),
-            false => Some(false),
+        sums.balanced = if facts.unreadable.is_empty() {
+            self.closed.then_some(unequal.is_empty() && !facts.restored)
+        } else {
+            Some(false)
         };
         sums.unequal = unequal;
         sums

@@ -170,8 +170,12 @@ pub async fn ordinals_are_the_lowest_free(store: Arc<dyn Store>) {
         store.enlist(&run, DaemonId(4), Role::Producer, Some(7)).await.unwrap(),
         7
     );
-    let roster = store.roster(&run).await.unwrap();
+    let mut roster = store.roster(&run).await.unwrap();
     assert_eq!(roster.len(), 6);
+    roster.sort_by_key(|member| member.joined);
+    let joined: Vec<u64> = roster.iter().map(|member| member.daemon.0).collect();
+    assert_eq!(joined, [0, 1, 2, ALICE.0, 3, 4], "in the order of their coming");
+    assert!(roster.is_sorted_by(|one, other| one.joined < other.joined));
     let ended = roster.iter().find(|member| member.daemon == DaemonId(1)).unwrap();
     assert!(ended.ended && !ended.vanished);
 }
