@@ -89,6 +89,12 @@ impl SystemClock {
         Monotonic(self.confirmed.load(Ordering::Relaxed))
     }
 
+    /// Whether what the server had at this time is there for good: it may lose the last `memory` of what it was told (nothing,
+    /// when zero), and has confirmed its life for longer than that since. While it is away nothing becomes lasting.
+    pub fn is_lasting(&self, at: Monotonic, memory: Duration) -> bool {
+        memory.is_zero() || u128::from(self.life_confirmed_at().0.saturating_sub(at.0)) > memory.as_nanos()
+    }
+
     /// The reference has been read at least once, or the clock is its own reference.
     pub fn is_disciplined(&self) -> bool {
         self.offset().bound_ns < UNMEASURED_BOUND_NS
@@ -141,6 +147,17 @@ pub const READ_EVERY: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a server may lose is lasting once it has confirmed its life for longer than that; what none can lose is at once.
+    #[test]
+    fn what_a_server_had_long_enough_ago_is_lasting() {
+        let clock = SystemClock::alone(Some(Domain(7)));
+        let (second, memory) = (1_000_000_000, Duration::from_secs(2));
+        clock.confirmed.store(12 * second, Ordering::Relaxed);
+        let lasting = |seconds: u64| clock.is_lasting(Monotonic(seconds * second), memory);
+        assert_eq!([lasting(9), lasting(10), lasting(13)], [true, false, false]);
+        assert!(clock.is_lasting(Monotonic(13 * second), Duration::ZERO));
+    }
 
     /// Alone, the reference is the real-time clock within microseconds, and both clocks advance together.
     #[test]

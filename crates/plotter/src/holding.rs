@@ -65,8 +65,7 @@ pub struct Desk {
 impl Desk {
     /// Whether the store has promised never to lose what it had at this time.
     pub fn keeps_what_it_had_at(&self, at: Monotonic) -> bool {
-        let memory = self.store.memory().as_nanos() as i64;
-        memory == 0 || self.clock.life_confirmed_at().since_ns(at) > memory
+        self.clock.is_lasting(at, self.store.memory())
     }
 }
 

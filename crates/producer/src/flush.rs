@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -134,14 +133,9 @@ impl Outbox {
         }
     }
 
-    /// Forgets what the store cannot lose any more: it has lived on until `lived_until`, long enough since it confirmed that. While
-    /// it is away nothing is forgotten, however long that takes.
-    pub fn forget(&mut self, lived_until: Monotonic, memory: Duration) {
-        let memory_ns = memory.as_nanos() as i64;
-        let is_safe = |stored: Monotonic| memory_ns == 0 || lived_until.since_ns(stored) > memory_ns;
-        while self.recent.front().is_some_and(|(stored, _)| is_safe(*stored)) {
-            self.recent.pop_front();
-        }
+    /// Forgets what the store cannot lose any more, by when it confirmed that it had it.
+    pub fn forget(&mut self, is_lasting: impl Fn(Monotonic) -> bool) {
+        while self.recent.pop_front_if(|(stored, _)| is_lasting(*stored)).is_some() {}
     }
 
     /// The store takes nothing any more. Rows that it has not got must not come after parts that it will never get.
@@ -463,8 +457,8 @@ mod tests {
         outbox.add(Epoch(1), SendRow::default(), vec![due(5, 0)]);
         let flush = outbox.next().unwrap();
         outbox.stored(Monotonic(10 * SECOND));
-        let memory = Duration::from_secs(2);
-        outbox.forget(Monotonic(12 * SECOND), memory);
+        let until = |lasting: u64| move |stored| stored < Monotonic(lasting * SECOND);
+        outbox.forget(until(10));
         assert!(!outbox.is_safe());
         outbox.repeat_recent();
         assert!(
@@ -472,13 +466,8 @@ mod tests {
             "the same again, under the same number"
         );
         outbox.stored(Monotonic(20 * SECOND));
-        outbox.forget(Monotonic(22 * SECOND + 1), memory);
+        outbox.forget(until(21));
         assert!(outbox.is_safe());
-        outbox.add(Epoch(1), SendRow::default(), vec![due(6, 1)]);
-        outbox.next();
-        outbox.stored(Monotonic(30 * SECOND));
-        outbox.forget(Monotonic(0), Duration::ZERO);
-        assert!(outbox.is_safe(), "the store in memory forgets nothing");
     }
 
     /// Ranges that pile up in one second are joined, and their count is kept.

@@ -171,14 +171,11 @@ impl Tender {
         kept.push_back((write, desk.clock.monotonic()));
     }
 
-    /// Forgets what the server cannot lose any more: it has lived on for long enough since it confirmed that. While it is
-    /// away nothing is forgotten, however long that takes.
+    /// Forgets what the server cannot lose any more, by when it confirmed that it had it.
     fn forget_old(&self, desk: &Desk) {
-        let memory = desk.equipment.store.memory().as_nanos() as i64;
-        let lived_until = desk.equipment.server.life_confirmed_at();
+        let memory = desk.equipment.store.memory();
+        let server = &desk.equipment.server;
         let mut kept = self.kept.borrow_mut();
-        while kept.front().is_some_and(|(_, at)| lived_until.since_ns(*at) > memory) {
-            kept.pop_front();
-        }
+        while kept.pop_front_if(|(_, at)| server.is_lasting(*at, memory)).is_some() {}
     }
 }

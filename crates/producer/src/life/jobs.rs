@@ -28,12 +28,12 @@ pub enum Done {
 impl Life {
     /// Sends what every partition has to say, where nothing is on its way.
     pub(super) fn flush(&mut self) {
-        let (lived_until, memory) = (self.context.clock.life_confirmed_at(), self.context.store.memory());
+        let (clock, memory) = (&self.context.clock, self.context.store.memory());
         let there = self.reach.is_there();
         // After a lost lease only last words are taken, and what comes with them.
         let silent = self.lost && self.working > 0;
         for (&partition, outbox) in &mut self.outboxes {
-            outbox.forget(lived_until, memory);
+            outbox.forget(|stored| clock.is_lasting(stored, memory));
             if !there || silent || self.flying.contains(&partition) {
                 continue;
             }
