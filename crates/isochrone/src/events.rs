@@ -292,11 +292,7 @@ mod tests {
             row: Some(row),
             stored: 0,
             dropped: 0,
-            plotted: 0,
-            unplotted: 0,
-            shed: 0,
-            plotted_samples: 0,
-            unplotted_samples: 0,
+            written: isochrone_model::ledger::Written::default(),
         });
         // One restart of the broker, as two producers saw it.
         for (producer, ms) in [(1, 40_100), (3, 40_900)] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use isochrone_model::{
     id::{Epoch, Partition, Topic},
+    ledger::Written,
     report::{RunFacts, TopicFacts},
     row::ReceiptRow,
     slo::Objective,
@@ -96,33 +97,18 @@ impl Part {
     fn add_to(mut self, facts: &mut RunFacts) {
         add_sinks(facts, &self.snapshot);
         facts.totals.merge(&self.totals);
-        facts.topics.extend(self.snapshot.topics.into_iter().map(|topic| {
-            let written = self.written.remove(&topic.topic).unwrap_or_default();
-            TopicFacts {
+        facts
+            .topics
+            .extend(self.snapshot.topics.into_iter().map(|topic| TopicFacts {
+                written: self.written.remove(&topic.topic).unwrap_or_default(),
                 row: self.rows.remove(&topic.topic),
                 topic: topic.topic,
                 stored: topic.stored,
                 dropped: topic.dropped,
-                plotted: written.plotted,
-                unplotted: written.unplotted,
-                shed: written.shed,
-                plotted_samples: written.plotted_samples,
-                unplotted_samples: written.unplotted_samples,
-            }
-        }));
+            }));
         let devices = self.snapshot.devices.into_iter();
         facts.devices.extend(devices.map(|state| (state.device, state.row)));
     }
-}
-
-/// Where the daemons' entries about a topic are: messages sent, and samples.
-#[derive(Debug, Default)]
-struct Written {
-    plotted: u64,
-    unplotted: u64,
-    shed: u64,
-    plotted_samples: u64,
-    unplotted_samples: u64,
 }
 
 /// By response topic: what plotters have added up, what waits for them in the stream, and what found no room there.
@@ -139,16 +125,15 @@ fn written_by_topic(snapshot: &PartitionSnapshot) -> Result<BTreeMap<Topic, Writ
     let topics: BTreeMap<Epoch, &Topic> = devices
         .map(|state| (state.device.epoch, &state.device.response_topic))
         .collect();
-    let mut place = |epoch: &Epoch, add: &mut dyn FnMut(&mut Written)| {
-        if let Some(topic) = topics.get(epoch) {
-            add(all.entry((*topic).clone()).or_default());
-        }
-    };
     for (epoch, messages) in &snapshot.unplotted {
-        place(epoch, &mut |written| written.unplotted += messages);
+        if let Some(topic) = topics.get(epoch) {
+            all.entry((*topic).clone()).or_default().unplotted += messages;
+        }
     }
     for (epoch, messages) in &snapshot.shed {
-        place(epoch, &mut |written| written.shed += messages);
+        if let Some(topic) = topics.get(epoch) {
+            all.entry((*topic).clone()).or_default().shed += messages;
+        }
     }
     for (topic, samples) in &snapshot.pending {
         all.entry(topic.clone()).or_default().unplotted_samples += samples;

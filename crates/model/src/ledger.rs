@@ -52,17 +52,35 @@ pub struct EpochRow {
     pub rebuilt: bool,
 }
 
+/// Where the daemons' entries about a response topic are: messages sent in producers', samples in consumers'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Messages sent that plotters have added up by seconds.
+    pub plotted: u64,
+    /// Messages sent in entries that no plotter has come to yet.
+    pub unplotted: u64,
+    /// Messages sent in entries that the store had no room for: no second knows of them.
+    pub shed: u64,
+    /// Samples that plotters have added up by seconds.
+    pub plotted_samples: u64,
+    /// Samples in entries that no plotter has come to yet.
+    pub unplotted_samples: u64,
+}
+
+impl Written {
+    /// Messages sent that are in any entry.
+    pub fn sent(&self) -> u64 {
+        self.plotted + self.unplotted + self.shed
+    }
+}
+
 /// One response topic's row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicRow {
     /// Messages its devices sent.
     pub sent: u64,
-    /// Of these, what plotters have added up by seconds.
-    pub plotted: u64,
-    /// What waits in the store for a plotter.
-    pub unplotted: u64,
-    /// What the store had no room for: no second knows of it.
-    pub shed: u64,
+    /// Where these and the samples are.
+    pub written: Written,
     /// What vanished producers sent and did not live to write down: a difference, as all that is known of it is that it arrived.
     pub unwritten: u64,
     /// Messages read.
@@ -81,10 +99,6 @@ pub struct TopicRow {
     pub reordered: u64,
     /// Samples in the store.
     pub stored: u64,
-    /// Of these, what plotters have added up by seconds.
-    pub plotted_samples: u64,
-    /// What waits in the store for a plotter.
-    pub unplotted_samples: u64,
     /// Samples dropped by consumers.
     pub dropped: u64,
     /// Samples not stored yet.
@@ -171,7 +185,8 @@ impl EpochRow {
 
 impl TopicRow {
     fn check(&self, topic: &str, unequal: &mut Unequal) {
-        let right = [self.plotted, self.unplotted, self.shed, self.unwritten];
+        let written = &self.written;
+        let right = [written.plotted, written.unplotted, written.shed, self.unwritten];
         unequal.check("sent = plotted + unplotted + shed + unwritten", topic, self.sent, right);
         let right = [self.unique, self.duplicate, self.retained, self.unstamped, self.foreign];
         unequal.check(
@@ -182,7 +197,7 @@ impl TopicRow {
         );
         let right = [self.stored, self.dropped, self.buffered];
         unequal.check("unique = stored + dropped + buffered", topic, self.unique, right);
-        let right = [self.plotted_samples, self.unplotted_samples];
+        let right = [written.plotted_samples, written.unplotted_samples];
         unequal.check(
             "stored = plotted_samples + unplotted_samples",
             topic,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     entry::MissingKind,
     id::{Epoch, RunName, Topic},
-    ledger::{EpochRow, Inequality, SinkRow},
+    ledger::{EpochRow, Inequality, SinkRow, Written},
     row::{Connects, Device, ReceiptRow, SendRow},
     slo::{Measured, Objective},
     time::Second,
@@ -60,16 +60,8 @@ pub struct TopicFacts {
     pub stored: u64,
     /// Samples dropped.
     pub dropped: u64,
-    /// Messages sent, as far as plotters have added them up by seconds.
-    pub plotted: u64,
-    /// Messages sent in producers' entries that no plotter has come to yet.
-    pub unplotted: u64,
-    /// Messages sent in producers' entries that the store had no room for.
-    pub shed: u64,
-    /// Samples, as far as plotters have added them up by seconds.
-    pub plotted_samples: u64,
-    /// Samples in consumers' entries that no plotter has come to yet.
-    pub unplotted_samples: u64,
+    /// Where the daemons' entries about it are.
+    pub written: Written,
 }
 
 /// Something worth telling.

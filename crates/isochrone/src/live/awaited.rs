@@ -82,7 +82,11 @@ impl fmt::Display for Awaited {
 
 #[cfg(test)]
 mod tests {
-    use isochrone_model::{ledger::SinkRow, report::TopicFacts, row::ReceiptRow};
+    use isochrone_model::{
+        ledger::{SinkRow, Written},
+        report::TopicFacts,
+        row::ReceiptRow,
+    };
 
     use super::*;
 
@@ -100,11 +104,7 @@ mod tests {
             }),
             stored: 10_000,
             dropped: 0,
-            plotted: 0,
-            unplotted: 0,
-            shed: 0,
-            plotted_samples: 0,
-            unplotted_samples: 0,
+            written: Written::default(),
         });
         for (sink, pending) in [("prometheus", 0), ("influxdb", pending)] {
             let row = SinkRow {

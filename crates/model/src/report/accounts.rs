@@ -120,15 +120,14 @@ impl<'a> Accounts<'a> {
             .sinks
             .iter()
             .map(|(sink, topics)| (sink.clone(), topics.get(&facts.topic).copied().unwrap_or_default()));
-        let written = facts.plotted + facts.unplotted + facts.shed;
         TopicRow {
             sent,
-            plotted: facts.plotted,
-            unplotted: facts.unplotted,
-            shed: facts.shed,
-            unwritten: if rebuilt { sent.saturating_sub(written) } else { 0 },
-            plotted_samples: facts.plotted_samples,
-            unplotted_samples: facts.unplotted_samples,
+            written: facts.written,
+            unwritten: if rebuilt {
+                sent.saturating_sub(facts.written.sent())
+            } else {
+                0
+            },
             arrived: row.arrived,
             unique: row.unique,
             duplicate: row.duplicate,
@@ -268,12 +267,12 @@ impl LedgerReport {
     }
 
     fn add_topic(&mut self, row: &TopicRow) {
-        self.plotted += row.plotted;
-        self.unplotted += row.unplotted;
-        self.shed += row.shed;
+        self.plotted += row.written.plotted;
+        self.unplotted += row.written.unplotted;
+        self.shed += row.written.shed;
         self.unwritten += row.unwritten;
-        self.plotted_samples += row.plotted_samples;
-        self.unplotted_samples += row.unplotted_samples;
+        self.plotted_samples += row.written.plotted_samples;
+        self.unplotted_samples += row.written.unplotted_samples;
         self.arrived += row.arrived;
         self.unique += row.unique;
         self.duplicate += row.duplicate;

@@ -80,11 +80,13 @@ fn facts() -> RunFacts {
         row: Some(row),
         stored: 990,
         dropped: 7,
-        plotted: 950,
-        unplotted: 30,
-        shed: 20,
-        plotted_samples: 980,
-        unplotted_samples: 10,
+        written: Written {
+            plotted: 950,
+            unplotted: 30,
+            shed: 20,
+            plotted_samples: 980,
+            unplotted_samples: 10,
+        },
     });
     let sink = SinkRow {
         exported: 900,
@@ -139,7 +141,7 @@ fn a_run_with_losses_is_balanced_and_has_the_keys_of_the_design() {
 fn an_unequal_equation_is_exit_code_3_and_names_both_sides() {
     let mut facts = facts();
     facts.topics[0].stored = 989;
-    facts.topics[0].plotted -= 100;
+    facts.topics[0].written.plotted -= 100;
     let report = Report::build(&facts);
     assert_eq!(exit_code(&report), 3);
     let unequal: Vec<_> = report
@@ -234,7 +236,8 @@ fn what_a_vanished_producer_did_not_write_down_is_told() {
     let mut facts = facts();
     let row = &mut facts.devices[0].1;
     (row.ended, row.vanished, row.sent) = (false, true, 950);
-    (facts.topics[0].unplotted, facts.topics[0].shed) = (0, 0);
+    let written = &mut facts.topics[0].written;
+    (written.unplotted, written.shed) = (0, 0);
     let ledger = Report::build(&facts).ledger;
     assert_eq!((ledger.balanced, ledger.unwritten), (Some(true), 50));
 }
