@@ -3,8 +3,10 @@
 //! The state is a pure function of the multiset of values recorded: whatever the order, and however a whole was cut into parts and merged again, the
 //! result is the same. Bucket bounds follow the layout of HdrHistogram (G. Tene), mirrored for negative values.
 
+mod buckets;
 mod coarse;
 mod codec;
+mod counters;
 mod dense;
 mod layout;
 mod moments;

@@ -232,10 +232,11 @@ impl Totals {
     /// Seconds older than ten minutes then leave the memory: the hash has them.
     pub fn changed(&mut self) -> Vec<(String, Vec<u8>)> {
         let mut fields = Vec::new();
+        let (nothing, no_firsts) = (TopicTotals::default(), Firsts::default());
         for topic in std::mem::take(&mut self.changed_topics) {
-            let totals = self.topics.get(&topic).cloned().unwrap_or_default();
-            let firsts = self.firsts.get(&topic).cloned().unwrap_or_default();
-            fields.push((format!("{TOPIC_FIELD}{topic}"), codec::topic(&totals, &firsts)));
+            let totals = self.topics.get(&topic).unwrap_or(&nothing);
+            let firsts = self.firsts.get(&topic).unwrap_or(&no_firsts);
+            fields.push((format!("{TOPIC_FIELD}{topic}"), codec::topic(totals, firsts)));
         }
         if std::mem::take(&mut self.run_changed) {
             fields.push(("run".to_owned(), codec::run(&self.run)));

@@ -3,7 +3,12 @@
 //! A kind, then for raw values: their number, the first, and the distance of each to the one before. For buckets: count, extremes, sums, the number of
 //! buckets, and for each its distance to the one before and its count.
 
-use super::{layout, moments::Moments, sparse::RAW, sparse::Values};
+use super::{
+    buckets::{Buckets, MAX_COUNT},
+    layout,
+    moments::Moments,
+    sparse::{RAW, Values},
+};
 use crate::varint::{get_i64, get_i128, get_u64, get_u128, put_i64, put_i128, put_u64, put_u128};
 
 const KIND_RAW: u8 = 1;
@@ -78,27 +83,28 @@ fn take_buckets(input: &mut &[u8]) -> Option<(Moments, Values)> {
     };
     let length = usize::try_from(get_u64(input)?).ok()?;
     // A bucket takes two bytes at least: no announced length reserves more than the input could hold.
-    let mut buckets: Vec<(i32, u64)> = Vec::with_capacity(length.min(input.len() / 2));
+    let mut buckets = Buckets::with_capacity(length.min(input.len() / 2));
+    let mut first = None;
     let (mut seen, mut last) = (0_u64, -layout::MAX_KEY);
     for _ in 0..length {
         let distance = get_u64(input)?;
         let key = i32::try_from(i64::from(last).checked_add_unsigned(distance)?).ok()?;
         let count = get_u64(input)?;
-        let repeats = distance == 0 && !buckets.is_empty();
-        if key > layout::MAX_KEY || count == 0 || repeats {
+        let repeats = distance == 0 && first.is_some();
+        if key > layout::MAX_KEY || !(1..=MAX_COUNT).contains(&count) || repeats {
             return None;
         }
         seen = seen.checked_add(count)?;
         if key < 0 {
             moments.negative += count;
         }
-        buckets.push((key, count));
+        buckets.push(key, count);
+        first = first.or(Some(key));
         last = key;
     }
-    let first = buckets.first().map_or(0, |(key, _)| *key);
-    let ends_agree = match buckets.is_empty() {
-        true => moments == Moments::default(),
-        false => first == layout::key(min) && last == layout::key(max),
+    let ends_agree = match first {
+        None => moments == Moments::default(),
+        Some(first) => first == layout::key(min) && last == layout::key(max),
     };
     (seen == count && ends_agree).then_some((moments, Values::Buckets(buckets)))
 }

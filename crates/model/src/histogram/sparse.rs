@@ -1,6 +1,7 @@
 //! The histogram of windows and parts of entries: small when it holds little.
 
 use super::{
+    buckets::Buckets,
     codec, layout,
     moments::Moments,
     rank::{is_supported, nearest_rank},
@@ -21,8 +22,7 @@ pub struct Histogram {
 pub(super) enum Values {
     /// In ascending order.
     Raw(Vec<i64>),
-    /// Keys in ascending order with their counts, none zero.
-    Buckets(Vec<(i32, u64)>),
+    Buckets(Buckets),
 }
 
 impl Default for Values {
@@ -46,7 +46,8 @@ impl Histogram {
                 let at = raw.partition_point(|&other| other <= value);
                 raw.splice(at..at, (0..count).map(|_| value));
             }
-            Values::Buckets(buckets) => add(buckets, layout::key(value), count),
+            Values::Buckets(_) if count == 0 => {}
+            Values::Buckets(buckets) => buckets.add(layout::key(value), count),
         }
     }
 
@@ -61,10 +62,10 @@ impl Histogram {
             }
             (Values::Buckets(buckets), Values::Raw(more)) => {
                 for &value in more {
-                    add(buckets, layout::key(value), 1);
+                    buckets.add(layout::key(value), 1);
                 }
             }
-            (Values::Buckets(buckets), Values::Buckets(more)) => *buckets = sum(buckets, more),
+            (Values::Buckets(buckets), Values::Buckets(more)) => *buckets = buckets.sum(more),
             // `make_room` left raw values only where the whole is small enough, so `other` is raw too.
             (Values::Raw(_), Values::Buckets(more)) => self.values = Values::Buckets(more.clone()),
         }
@@ -129,7 +130,7 @@ impl Histogram {
     pub fn nth(&self, rank: u64) -> Option<i64> {
         match &self.values {
             Values::Raw(raw) => raw.get(usize::try_from(rank.checked_sub(1)?).ok()?).copied(),
-            Values::Buckets(buckets) => nth_of(&self.moments, rank, buckets.iter().copied()),
+            Values::Buckets(buckets) => nth_of(&self.moments, rank, buckets.iter()),
         }
     }
 
@@ -150,16 +151,16 @@ impl Histogram {
 
     /// Values in ascending order with how often they occur: exact among 256 values, else the middles of buckets.
     pub fn values(&self) -> impl Iterator<Item = (i64, u64)> + '_ {
-        let (raw, buckets) = self.slices();
+        let (raw, buckets) = self.parts();
         let raw = raw.iter().map(|&value| (value, 1));
-        raw.chain(buckets.iter().map(|&(key, count)| (layout::middle(key), count)))
+        raw.chain(buckets.map(|(key, count)| (layout::middle(key), count)))
     }
 
     /// Appends this histogram to `out`: a few bytes for each bucket.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match &self.values {
             Values::Raw(raw) => codec::put_raw(out, raw),
-            Values::Buckets(buckets) => codec::put_buckets(out, &self.moments, buckets.iter().copied()),
+            Values::Buckets(buckets) => codec::put_buckets(out, &self.moments, buckets.iter()),
         }
     }
 
@@ -173,16 +174,17 @@ impl Histogram {
 
     /// Keys with counts, ascending; a key may repeat.
     pub(super) fn keys(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
-        let (raw, buckets) = self.slices();
+        let (raw, buckets) = self.parts();
         let raw = raw.iter().map(|&value| (layout::key(value), 1));
-        raw.chain(buckets.iter().copied())
+        raw.chain(buckets)
     }
 
-    fn slices(&self) -> (&[i64], &[(i32, u64)]) {
-        match &self.values {
-            Values::Raw(raw) => (raw, &[]),
-            Values::Buckets(buckets) => (&[], buckets),
-        }
+    fn parts(&self) -> (&[i64], impl Iterator<Item = (i32, u64)> + '_) {
+        let (raw, buckets): (&[i64], _) = match &self.values {
+            Values::Raw(raw) => (raw, None),
+            Values::Buckets(buckets) => (&[], Some(buckets)),
+        };
+        (raw, buckets.into_iter().flat_map(Buckets::iter))
     }
 
     /// Goes over to buckets when the new count asks for it.
@@ -191,9 +193,9 @@ impl Histogram {
             return;
         }
         if let Values::Raw(raw) = &self.values {
-            let mut buckets: Vec<(i32, u64)> = Vec::with_capacity(raw.len());
+            let mut buckets = Buckets::with_capacity(raw.len());
             for &value in raw {
-                add(&mut buckets, layout::key(value), 1);
+                buckets.add(layout::key(value), 1);
             }
             self.values = Values::Buckets(buckets);
         }
@@ -223,32 +225,4 @@ pub(super) fn nth_of(moments: &Moments, rank: u64, buckets: impl Iterator<Item =
         }
     }
     Some(moments.max)
-}
-
-fn add(buckets: &mut Vec<(i32, u64)>, key: i32, count: u64) {
-    if count == 0 {
-        return;
-    }
-    let at = buckets.partition_point(|(other, _)| *other < key);
-    match buckets.get_mut(at) {
-        Some((other, sum)) if *other == key => *sum = sum.saturating_add(count),
-        _ => buckets.insert(at, (key, count)),
-    }
-}
-
-fn sum(left: &[(i32, u64)], right: &[(i32, u64)]) -> Vec<(i32, u64)> {
-    let mut all = Vec::with_capacity(left.len().max(right.len()));
-    let (mut left, mut right) = (left.iter().copied().peekable(), right.iter().copied().peekable());
-    loop {
-        let next = match (left.peek(), right.peek()) {
-            (Some(a), Some(b)) if a.0 == b.0 => (a.0, a.1.saturating_add(b.1)),
-            (Some(a), Some(b)) => *a.min(b),
-            (Some(a), None) => *a,
-            (None, Some(b)) => *b,
-            (None, None) => return all,
-        };
-        left.next_if(|(key, _)| *key == next.0);
-        right.next_if(|(key, _)| *key == next.0);
-        all.push(next);
-    }
 }
