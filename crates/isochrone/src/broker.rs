@@ -8,8 +8,12 @@ use mqtt5::broker::{
 };
 use tokio::sync::oneshot;
 
-/// Messages that may wait in the broker, for all subscribers together; beyond it the broker drops, which the ledger shows.
-/// At about 1 KiB each they are a great part of what a run beyond the machine's power may take of memory.
+/// Messages of QoS 1 and 2 on their way to subscribers, for all of them together; beyond it the broker answers publishers later.
+/// At about 1 KiB each they are a great part of what a run beyond the machine's power takes of memory.
+const ON_THEIR_WAY: usize = 20_000;
+
+/// Messages that may wait in the broker for subscribers that take nothing for two seconds, for all of them together; beyond
+/// it the broker drops, which the ledger shows.
 const WAITING: usize = 50_000;
 
 /// Deliveries that may await acknowledgement, of all subscribers together: far above what one read holds, so that the
@@ -32,12 +36,12 @@ pub struct Broker {
 pub struct Error(String);
 
 impl Broker {
-    /// Starts it and waits until it listens. That many subscribers share what may wait in it.
-    pub async fn start(subscribers: u16) -> Result<Broker, Error> {
+    /// Starts it and waits until it listens, for messages of this QoS. That many subscribers share what may wait in it.
+    pub async fn start(subscribers: u16, qos: u8) -> Result<Broker, Error> {
         let (sender, receiver) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("broker".to_owned())
-            .spawn(move || serve(config(subscribers), sender))
+            .spawn(move || serve(config(subscribers, qos), sender))
             .map_err(|error| Error(error.to_string()))?;
         let (address, shutdown) = receiver.await.map_err(|_| Error("it ended at once".to_owned()))??;
         Ok(Broker {
@@ -100,10 +104,16 @@ async fn run(config: BrokerConfig, started: oneshot::Sender<Started>) {
     }
 }
 
-fn config(subscribers: u16) -> BrokerConfig {
+fn config(subscribers: u16, qos: u8) -> BrokerConfig {
     // Of more than a hundred, few have much waiting at a time.
     let share = subscribers.clamp(1, 100);
+    let default = BrokerConfig::default();
     BrokerConfig {
+        client_channel_capacity: match qos {
+            // Nobody waits for an answer that could come later: what finds no room is dropped at once.
+            0 => default.client_channel_capacity,
+            _ => ON_THEIR_WAY / usize::from(share),
+        },
         bind_addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         max_clients: 1_000_000,
         max_outbound_inflight: OUTBOUND_IN_FLIGHT / share,
@@ -112,6 +122,6 @@ fn config(subscribers: u16) -> BrokerConfig {
             .with_backend(StorageBackend::Memory)
             .with_persistence(false)
             .with_max_queued_messages_per_client(WAITING / usize::from(share)),
-        ..BrokerConfig::default()
+        ..default
     }
 }

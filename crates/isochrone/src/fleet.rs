@@ -56,7 +56,7 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
             Some(_) => 1,
             None => u16::try_from(all.producer.devices).unwrap_or(u16::MAX),
         };
-        Some(Broker::start(topics.min(all.common.partitions)).await?)
+        Some(Broker::start(topics.min(all.common.partitions), all.producer.qos).await?)
     };
     share(&mut all, source);
     if let Some(broker) = &broker {
