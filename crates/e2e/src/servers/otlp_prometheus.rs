@@ -7,8 +7,9 @@ use tempfile::TempDir;
 use super::{START, built, folder, free_port, get, query};
 use crate::{process::Process, wait};
 
-/// What a user would write for it: without this, a run is only in the `instance` label.
-const CONFIG: &str = "otlp: { promote_resource_attributes: [isochrone.run, isochrone.partition] }\n";
+/// What docs/opentelemetry.md has a user write for it: the run as a label, and room for what a Collector sends out of order.
+const CONFIG: &str = "otlp: { promote_resource_attributes: [isochrone.run, isochrone.partition] }\n\
+                      storage: { tsdb: { out_of_order_time_window: 30s } }\n";
 
 /// Prometheus 3, written to.
 #[derive(Debug)]
