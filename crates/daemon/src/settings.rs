@@ -22,6 +22,7 @@ pub use table::{Common, ConsumerSettings, PlotterSettings, ProducerSettings, dec
 pub use types::{Ack, AtEnd, BadWord, ClaimUnit, LogFormat, OtlpProtocol, Secret, Temporality, WaitForConsumer};
 pub use value::Value;
 
+use isochrone_model::schedule::ScheduleSpec;
 use isochrone_store::types::Role;
 
 /// What every variable begins with.
@@ -44,6 +45,20 @@ pub struct Declaration {
     pub secret: bool,
     /// `<NAME>_FILE` may name a file that holds the value.
     pub file: bool,
+}
+
+impl ProducerSettings {
+    /// When a device's messages are due.
+    pub fn schedule_spec(&self) -> ScheduleSpec {
+        ScheduleSpec {
+            rate: self.rate,
+            kind: self.schedule,
+            ramp: self.ramp,
+            warmup: self.warmup,
+            duration: self.duration,
+            count: self.count,
+        }
+    }
 }
 
 impl Declaration {

@@ -326,7 +326,7 @@ fn banner(all: &All, run: &RunRecord, length: Length, places: &Places<'_>) {
     let producer = &all.producer;
     let place = |url: Option<&str>| url.map_or_else(|| "embedded".to_owned(), without_secrets);
     let (broker, store) = (place(places.broker), place(places.store.as_deref()));
-    let total = match producer.rate.per_second() {
+    let total = match producer.schedule_spec().per_second() {
         Some(rate) => format!(
             "{} msg/s each, {} msg/s in all",
             rate,

@@ -104,7 +104,7 @@ impl Plan {
 
         let workers = workers(settings);
         let shared = Shared {
-            schedule: schedule(settings),
+            schedule: settings.schedule_spec(),
             devices: settings.devices,
             limits: Limits {
                 queue: settings.queue.max(1),
@@ -161,7 +161,7 @@ impl Maker<'_> {
             url: self.url.to_owned(),
             qos: settings.qos,
             mqtt_version: settings.mqtt_version.clone(),
-            rate: schedule(settings).per_second(),
+            rate: settings.schedule_spec().per_second(),
             domain: self.context.domain,
             producer: self.context.daemon,
             ordinal: self.ordinal,
@@ -230,17 +230,6 @@ pub fn connection(settings: &ProducerSettings, values: &[(&str, &str)]) -> Resul
     })
 }
 
-fn schedule(settings: &ProducerSettings) -> ScheduleSpec {
-    ScheduleSpec {
-        rate: settings.rate,
-        kind: settings.schedule,
-        ramp: settings.ramp,
-        warmup: settings.warmup,
-        duration: settings.duration,
-        count: settings.count,
-    }
-}
-
 fn version(text: &str) -> MqttVersion {
     match text {
         "5" => MqttVersion::V5,
@@ -279,7 +268,7 @@ fn payload(settings: &ProducerSettings) -> Result<Payload, Error> {
 
 /// One, unless a thread could not keep up; never more than half the cores, which the consumers need as well.
 fn workers(settings: &ProducerSettings) -> usize {
-    let rate = schedule(settings).per_second().unwrap_or(0.0) * f64::from(settings.devices);
+    let rate = settings.schedule_spec().per_second().unwrap_or(0.0) * f64::from(settings.devices);
     let by_rate = (rate / RATE_OF_A_WORKER).ceil() as usize;
     let by_devices = settings.devices.div_ceil(DEVICES_OF_A_WORKER) as usize;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -288,12 +277,12 @@ fn workers(settings: &ProducerSettings) -> usize {
 
 /// What the log says of a producer that joined.
 pub fn banner(run: &RunName, settings: &ProducerSettings) -> String {
-    let total = match schedule(settings).per_second() {
+    let total = match settings.schedule_spec().per_second() {
         None => "as fast as each can".to_owned(),
-        Some(rate) => format!("{} messages a second in all", rate * f64::from(settings.devices)),
+        Some(rate) => format!(
+            "{rate} messages a second each, {} in all",
+            rate * f64::from(settings.devices)
+        ),
     };
-    format!(
-        "run {run}: {} devices, {} each, {total}",
-        settings.devices, settings.rate
-    )
+    format!("run {run}: {} devices, {total}", settings.devices)
 }

@@ -33,8 +33,14 @@ pub(super) fn protocol(what: impl std::fmt::Display) -> Disconnected {
 pub(super) fn deadline(phase: Phase, shown: &str, seconds: u64) -> Disconnected {
     match phase {
         Phase::Tcp => disconnected("tcp timeout", format!("{shown}: no TCP connection within {seconds} s")),
-        Phase::Tls => disconnected("tls timeout", format!("{shown}: no TLS handshake within {seconds} s")),
-        Phase::Connack => disconnected("connack timeout", format!("{shown}: no CONNACK within {seconds} s")),
+        Phase::Tls => disconnected(
+            "tls timeout",
+            format!("{shown}: no TLS handshake within {seconds} s (is it a port for TLS?)"),
+        ),
+        Phase::Connack => disconnected(
+            "connack timeout",
+            format!("{shown}: no CONNACK within {seconds} s (is it a port for MQTT, and for the scheme of the URL?)"),
+        ),
     }
 }
 
