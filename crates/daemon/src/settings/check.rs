@@ -266,10 +266,18 @@ fn influxdb(settings: &PlotterSettings, findings: &mut Findings<'_>) {
             );
         }
     }
-    if settings.influxdb_password.is_some() && settings.influxdb_username.is_none() {
+    let lone = match (
+        settings.influxdb_username.is_some(),
+        settings.influxdb_password.is_some(),
+    ) {
+        (false, true) => Some((USERNAME, PASSWORD)),
+        (true, false) => Some((PASSWORD, USERNAME)),
+        _ => None,
+    };
+    if let Some((missing, present)) = lone {
         findings.add(
-            &[USERNAME, PASSWORD],
-            format!("{USERNAME} is not set: must be set beside {PASSWORD}"),
+            &[missing, present],
+            format!("{missing} is not set: must be set beside {present}"),
         );
     }
     let place = Place {

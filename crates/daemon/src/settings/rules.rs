@@ -123,11 +123,12 @@ pub fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
-/// `http://…` or `https://…` without a user: secrets have settings of their own.
+/// `http://…` or `https://…` without a user and a query: secrets have settings of their own, and paths are added to it.
 pub fn http_url(text: &str) -> Result<String, String> {
     match Url::parse(text) {
         Ok(url) if !["http", "https"].contains(&url.scheme()) || url.host().is_none() => Err(String::new()),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => Err("no user in it".to_owned()),
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => Err("no query in it".to_owned()),
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
     }
@@ -141,17 +142,37 @@ pub fn not_empty(text: &str) -> Result<String, String> {
     }
 }
 
+/// Headers that say how a request is written.
+const OUR_HEADERS: [&str; 4] = ["content-type", "content-encoding", "content-length", "host"];
+
 /// `name=value,name=value`; the error must not tell what a value is.
 pub fn header_list(text: &str) -> Result<Secret, String> {
-    let name = |name: &str| {
-        let name = name.trim();
+    let is_name = |name: &str| {
         !name.is_empty()
             && name
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
     };
-    let pair = |pair: &str| pair.split_once('=').is_some_and(|(left, _)| name(left));
-    if text.split(',').map(str::trim).filter(|part| !part.is_empty()).all(pair) {
+    // Each % begins a byte in two hexadecimal digits.
+    let is_encoded = |value: &str| {
+        let escapes = value.split('%').skip(1).map(str::as_bytes);
+        escapes
+            .map(|escape| escape.get(..2))
+            .all(|digits| digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
+    };
+    let is_ours = |name: &str| OUR_HEADERS.iter().any(|ours| ours.eq_ignore_ascii_case(name));
+    let is_valid = |pair: &str| {
+        pair.split_once('=').is_some_and(|(name, value)| {
+            let name = name.trim();
+            is_name(name) && !is_ours(name) && is_encoded(value)
+        })
+    };
+    if text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .all(is_valid)
+    {
         Ok(Secret::new(text))
     } else {
         Err(String::new())

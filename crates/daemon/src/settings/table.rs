@@ -267,7 +267,7 @@ settings! {
         prometheus_buckets: Vec<f64> = "0.0001,0.00025,0.0005,0.001,0.0025,0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10,30,60",
             parse buckets, valid "rising numbers above zero, separated by commas";
         /// Elasticsearch to write raw samples and windows to. Unset: none.
-        elasticsearch_url: Option<String>, parse some!(http_url), valid "a URL such as http://localhost:9200 or https://search.example.com, without user and password";
+        elasticsearch_url: Option<String>, parse some!(http_url), valid "a URL such as http://localhost:9200 or https://search.example.com, without user, password and query";
         /// User name there.
         elasticsearch_username: Option<String>;
         /// Password of ISOCHRONE_ELASTICSEARCH_USERNAME.
@@ -284,18 +284,19 @@ settings! {
         elasticsearch_retention: Option<Duration>, parse some!(whole_days), valid "whole days from 1d to 36500d";
         /// Where to send figures over OTLP: a base URL, to which `/v1/metrics` is added for http/protobuf. Unset: nowhere.
         otlp_endpoint: Option<String>, parse some!(http_url),
-            valid "a URL such as http://localhost:4318, or http://localhost:4317 for grpc, without a user";
+            valid "a URL such as http://localhost:4318, or http://localhost:4317 for grpc, without user and query";
         /// How it is sent.
         otlp_protocol: OtlpProtocol = "http/protobuf";
         /// Headers of every request, `name=value` separated by commas, values percent-encoded where need be.
-        otlp_headers: Option<Secret>, parse some!(header_list), valid "name=value pairs separated by commas";
+        otlp_headers: Option<Secret>, parse some!(header_list),
+            valid "name=value pairs separated by commas, values percent-encoded, Content-* and Host left to the plotter";
         /// Whether points are running totals or what each cut added.
         otlp_temporality: Temporality = "cumulative";
         /// PEM file with the certificates to trust for ISOCHRONE_OTLP_ENDPOINT instead of the system's.
         otlp_ca: Option<PathBuf>;
         /// Where to write windows as InfluxDB line protocol. With ISOCHRONE_INFLUXDB_BUCKET to `/api/v2/write`, else to `/write`
         /// of InfluxDB 1. Unset: nowhere.
-        influxdb_url: Option<String>, parse some!(http_url), valid "a URL such as http://localhost:8086, without a user";
+        influxdb_url: Option<String>, parse some!(http_url), valid "a URL such as http://localhost:8086, without user and query";
         /// Bucket of InfluxDB 2; it must exist.
         influxdb_bucket: Option<String>, parse some!(not_empty), valid "a name";
         /// Organisation of InfluxDB 2.
