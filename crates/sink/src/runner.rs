@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tracing::{Instrument, debug_span, error, info, warn};
+use tracing::{Instrument, debug, debug_span, error, info, warn};
 
 use crate::{Cut, Delivery, Departure, Error, Fate, Needs, Sink};
 
@@ -270,8 +270,8 @@ async fn work(shared: Arc<Shared>, passed: mpsc::Sender<Passed>) {
             continue;
         }
         if !opened {
-            attempt(&shared, "open", || false, || shared.sink.open()).await;
-            opened = true;
+            let outcome = attempt(&shared, "open", || false, || shared.sink.open()).await;
+            opened = matches!(outcome, Outcome::Done(()));
         }
         for (cut, delivery) in deliver(&shared, batch).await {
             if let Some(delivery) = &delivery {
@@ -329,7 +329,8 @@ async fn deliver(shared: &Shared, batch: Vec<Arc<Cut>>) -> Vec<(Arc<Cut>, Option
             Outcome::Refused => {
                 for cut in piece {
                     let samples: u64 = cut.samples.values().sum();
-                    warn!(sink = shared.sink.name(), run = %cut.run, partition = %cut.partition, cut = cut.number,
+                    // Why was said; how much there is of it, the counters and the ledger say.
+                    debug!(sink = shared.sink.name(), run = %cut.run, partition = %cut.partition, cut = cut.number,
                         samples, "set a cut aside");
                     let delivery = cut.set_aside();
                     done.push((cut, Some(delivery)));
@@ -368,7 +369,10 @@ where
             Fate::SetAside => {
                 let error = error.to_string();
                 if shared.is_news(&error) {
-                    warn!(sink = name, "failed to {what}: failed to {error}");
+                    warn!(
+                        sink = name,
+                        "failed to {what}: failed to {error}; what is refused is set aside and counted"
+                    );
                 }
                 return Outcome::Refused;
             }

@@ -105,6 +105,7 @@ impl Account {
             return;
         }
         self.cursor.cut = cut;
+        self.overtaken.clear();
         for (topic, received) in received.filter(|(_, received)| *received > 0) {
             let counts = self.cursor.topics.entry(topic.clone()).or_default();
             let others = counts.thinned + counts.set_aside + counts.sink_dropped;
@@ -144,6 +145,7 @@ impl Account {
             set_aside += more;
         }
         self.cursor.cut = cut;
+        self.overtaken.clear();
         self.unsaved = true;
         set_aside
     }

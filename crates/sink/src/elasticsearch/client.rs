@@ -173,7 +173,7 @@ impl Client {
     fn away(&self, cause: String) -> Error {
         Error::Away {
             address: self.address.clone(),
-            cause,
+            cause: format!("{cause} (ISOCHRONE_ELASTICSEARCH_URL)"),
         }
     }
 

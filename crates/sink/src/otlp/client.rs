@@ -106,7 +106,11 @@ impl Client {
             .body(http::gzip(&request.encode_to_vec()))
             .send()
             .await;
-        let answer = sent.map_err(|error| self.away(&http::cause(error)))?;
+        let answer = sent.map_err(|error| match error.is_connect() || error.is_timeout() {
+            true => self.away(&http::cause(error)),
+            // Something is there and does not speak HTTP/1.1, as a port for gRPC.
+            false => self.away(&format!("{}; see ISOCHRONE_OTLP_PROTOCOL, too", http::cause(error))),
+        })?;
         if !answer.status().is_success() {
             return Err(self.of_answer(answer).await);
         }

@@ -27,6 +27,9 @@ const SYSTEM: &str = "system";
 /// Two cuts may end with the same second; receivers that count in milliseconds must still see two times.
 const STEP_NS: i64 = 1_000_000;
 
+/// Cuts of which the times are remembered: more than one batch has of a partition, and only the last batch comes again.
+const REMEMBERED: usize = 256;
+
 /// One partition.
 #[derive(Default)]
 pub struct Held {
@@ -144,6 +147,10 @@ impl Held {
     fn give(&mut self, cut: u64, interval: Interval) -> Interval {
         self.last = Some(interval.end);
         self.given.insert(cut, interval);
+        // Of what is refused for good nobody says that it is delivered.
+        while self.given.len() > REMEMBERED {
+            self.given.pop_first();
+        }
         interval
     }
 
@@ -186,6 +193,25 @@ fn system(url: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The times of what a receiver refuses all day long are forgotten, those of the last cuts are not.
+    #[test]
+    fn times_are_remembered_for_the_last_cuts() {
+        let mut held = Held::default();
+        let given: Vec<_> = (1..=1_000)
+            .map(|cut| {
+                held.give(
+                    cut,
+                    Interval {
+                        start: 0,
+                        end: cut as i64,
+                    },
+                )
+            })
+            .collect();
+        assert_eq!(held.given.len(), REMEMBERED);
+        assert_eq!(held.given.last_key_value(), Some((&1_000, &given[999])));
+    }
 
     /// What the store can no longer lose is forgotten, however long nothing is delivered.
     #[test]
