@@ -8,12 +8,13 @@ use mqtt5::broker::{
 };
 use tokio::sync::oneshot;
 
-/// Messages of QoS 1 and 2 on their way to subscribers, for all of them together; beyond it the broker answers publishers later.
+/// Messages of QoS 1 and 2 on their way to subscribers, for all of them together; beyond it the broker answers publishers later,
+/// so that what they may have in flight (`share`) is the next bound.
 /// At about 1 KiB each they are a great part of what a run beyond the machine's power takes of memory.
 const ON_THEIR_WAY: usize = 20_000;
 
-/// Messages that may wait in the broker for subscribers that take nothing for two seconds, for all of them together; beyond
-/// it the broker drops, which the ledger shows.
+/// Messages that may wait in the broker, for all subscribers together, beyond which it drops, which the ledger shows: those of
+/// QoS 0, whose publishers nobody answers, and others for subscribers that take nothing for two seconds.
 const WAITING: usize = 50_000;
 
 /// Deliveries that may await acknowledgement, of all subscribers together: far above what one read holds, so that the
@@ -107,11 +108,9 @@ async fn run(config: BrokerConfig, started: oneshot::Sender<Started>) {
 fn config(subscribers: u16, qos: u8) -> BrokerConfig {
     // Of more than a hundred, few have much waiting at a time.
     let share = subscribers.clamp(1, 100);
-    let default = BrokerConfig::default();
     BrokerConfig {
         client_channel_capacity: match qos {
-            // Nobody waits for an answer that could come later: what finds no room is dropped at once.
-            0 => default.client_channel_capacity,
+            0 => WAITING / usize::from(share),
             _ => ON_THEIR_WAY / usize::from(share),
         },
         bind_addresses: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
@@ -122,6 +121,6 @@ fn config(subscribers: u16, qos: u8) -> BrokerConfig {
             .with_backend(StorageBackend::Memory)
             .with_persistence(false)
             .with_max_queued_messages_per_client(WAITING / usize::from(share)),
-        ..default
+        ..BrokerConfig::default()
     }
 }

@@ -17,6 +17,7 @@ use isochrone_daemon::{
 };
 use isochrone_model::{
     report::{Report, RunFacts},
+    template::Template,
     time::{Clock, Reference},
 };
 use isochrone_store::{
@@ -52,9 +53,10 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         None
     } else {
         // The consumer has one session a partition, and devices may share a response topic.
-        let topics = match all.producer.response_topic {
-            Some(_) => 1,
-            None => u16::try_from(all.producer.devices).unwrap_or(u16::MAX),
+        let of_each_device = |template: &Template| ["device", "n", "topic"].iter().any(|name| template.uses(name));
+        let topics = match &all.producer.response_topic {
+            Some(template) if !of_each_device(template) => 1,
+            _ => u16::try_from(all.producer.devices).unwrap_or(u16::MAX),
         };
         Some(Broker::start(topics.min(all.common.partitions), all.producer.qos).await?)
     };

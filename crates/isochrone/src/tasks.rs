@@ -35,7 +35,7 @@ pub async fn perform(invocation: &Invocation, mut all: All) -> Result<u8, Box<dy
         per_topic: invocation.per_topic,
     };
     match &invocation.task {
-        Task::Run => return fleet::run(all, &invocation.source, format, wanted).await,
+        Task::Run => return Box::pin(fleet::run(all, &invocation.source, format, wanted)).await,
         Task::Check => {
             share(&mut all, &invocation.source);
             all.effective.iter().for_each(|one| print(&shown(one)));
@@ -143,6 +143,10 @@ fn shown(one: &Effective) -> String {
 
 /// To stdout; a reader that went away is no failure.
 fn print(text: &str) {
-    let end = if text.ends_with('\n') { "" } else { "\n" };
+    let end = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
     let _ = write!(std::io::stdout(), "{text}{end}");
 }

@@ -179,7 +179,7 @@ fn format(picture: bool, what: &str) -> Arg {
         ]))
         .default_value("text")
         .help(format!(
-            "How to print {what}: for people, as one object{kinds}; stdout holds it alone"
+            "How to print {what}: for people, as JSON{kinds}; stdout holds it alone"
         ))
 }
 
