@@ -20,21 +20,21 @@ pub struct Collector {
 impl Collector {
     /// Its ports are chosen, nothing listens there yet.
     pub fn prepare() -> Collector {
-        Collector::prepare_with("")
+        Collector::prepare_with(None)
     }
 
     /// Started, and sending metrics on to this OTLP endpoint as well.
     pub fn forwarding(endpoint: &str) -> Collector {
-        let mut collector = Collector::prepare_with(endpoint);
+        let mut collector = Collector::prepare_with(Some(endpoint));
         collector.run();
         collector
     }
 
-    fn prepare_with(endpoint: &str) -> Collector {
+    fn prepare_with(forward_to: Option<&str>) -> Collector {
         let (folder, http, grpc) = (folder("collector"), free_port(), free_port());
-        let (exporter, name) = match endpoint {
-            "" => (String::new(), ""),
-            endpoint => (
+        let (exporter, name) = match forward_to {
+            None => (String::new(), ""),
+            Some(endpoint) => (
                 format!("  otlp_http: {{ endpoint: '{endpoint}', tls: {{ insecure: true }} }}\n"),
                 ", otlp_http",
             ),

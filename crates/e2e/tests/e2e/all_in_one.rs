@@ -7,6 +7,7 @@ use isochrone_e2e::{
     process::Process,
     report::{assert_whole, ledger, read},
     servers::{Mosquitto, free_port},
+    wait,
 };
 use rustix::process::Signal;
 
@@ -82,8 +83,9 @@ fn overload_is_balanced_and_said() {
         "json",
     ]);
     let mut running = Process::start("isochrone", overloaded, folder.path());
-    let mut most_kib = 0;
+    let (mut most_kib, begun) = (0, wait::now());
     while running.runs() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", running.stderr());
         most_kib = most_kib.max(running.rss_kib());
         std::thread::sleep(Duration::from_millis(50));
     }
