@@ -86,12 +86,15 @@ impl Troubled {
             sum(plotter, "isochrone_received_total") > 300.0
         });
         let page = |consumer: &Process| listening(consumer, START);
-        let holding = self
-            .consumers
-            .iter()
-            .position(|consumer| sum(page(consumer), "isochrone_consumer_claims") > 0.0);
+        // Not the one that listens for the silent device: of what a dead consumer may have had, nobody says that it was lost.
+        let of_another = |consumer: &Process| {
+            consumer
+                .stderr()
+                .contains("claimed a topic run=troubled topic=isochrone/")
+        };
+        let holding = self.consumers.iter().position(of_another);
         self.consumers
-            .swap_remove(holding.expect("a consumer with a topic"))
+            .swap_remove(holding.expect("a consumer with such a topic"))
             .kill();
         wait::until("the topic to be taken over", START, || {
             self.consumers
