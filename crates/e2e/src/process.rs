@@ -130,12 +130,12 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).into_owned()
     }
 
-    /// Resident memory in KiB.
-    pub fn rss_kib(&self) -> u64 {
+    /// The most memory that has been resident so far, in KiB.
+    pub fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix("VmHWM:"))
             .unwrap_or("0");
         line.split_whitespace()
             .next()

@@ -86,7 +86,7 @@ fn overload_is_balanced_and_said() {
     let (mut most_kib, begun) = (0, wait::now());
     while running.runs() {
         assert!(begun.elapsed() < Duration::from_secs(120), "{}", running.stderr());
-        most_kib = most_kib.max(running.rss_kib());
+        most_kib = most_kib.max(running.peak_kib());
         std::thread::sleep(Duration::from_millis(50));
     }
     let (report, code) = read(&running.output(Duration::ZERO));
