@@ -19,7 +19,9 @@ use isochrone_store::{
 
 use crate::{
     cli::{EMBEDDED, Format, Invocation, Task},
-    doctor, facts, fleet, health, purge, runs, samples,
+    doctor, facts, fleet, health,
+    live::awaited,
+    purge, runs, samples,
     share::share,
     svg, text,
 };
@@ -96,7 +98,10 @@ async fn report(all: All, wanted: &facts::Wanted, wait: bool, format: Format) ->
                 run.state.as_str()
             );
         }
-        run = runs::closed(&*store, &run).await?;
+        run = tokio::select! {
+            closed = runs::closed(&*store, &run) => closed?,
+            never = awaited::tell(&*store, &*context.clock, &run.run) => match never {},
+        };
         context.stop.finish();
     }
     let facts = facts::gather(&*store, &run, wanted).await?;

@@ -271,7 +271,11 @@ fn bad_back_ends_are_pending() {
     let _consumer = site.daemon("consumer", &[]);
     let mut producer = site.daemon("producer", &[("ISOCHRONE_RATE", "50"), ("ISOCHRONE_DURATION", "3s")]);
     assert_eq!(producer.exit_code(END), 0, "{}", producer.stderr());
-    let (report, code) = closed(&site, None);
+    let output = site.isochrone(&["report", "--wait", "--format", "json"]);
+    let (report, code) = read(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let awaited = "waiting for influxdb (150 samples pending), otlp (150 samples pending), ";
+    assert_eq!(said.matches(awaited).count(), 1, "{said}");
     assert_eq!(
         (code, &report["ledger"]["exported"]["prometheus"]),
         (0, &150.into()),

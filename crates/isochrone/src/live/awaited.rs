@@ -1,12 +1,29 @@
 //! Sinks that a run waits for at its end, because they do not move.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    fmt,
+    time::Duration,
+};
 
 use isochrone_daemon::warden::SINK_PATIENCE;
-use isochrone_model::{report::RunFacts, time::Reference};
+use isochrone_model::{
+    id::RunName,
+    report::RunFacts,
+    time::{Clock, Reference},
+};
 use isochrone_plotter::SINK_DEADLINE;
+use isochrone_store::{Store, types::RunState};
+use tokio::time::sleep;
 
-use crate::text::count;
+use crate::{
+    facts::{Wanted, gather},
+    text::count,
+};
+
+/// Between two looks at a whole run.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// Those that are behind and stand still, while all else has come to rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +62,29 @@ impl Watch {
             // The plotter gives them some time once more when the run is closed without them.
             at_most: (SINK_PATIENCE + SINK_DEADLINE).saturating_sub(stood),
         })
+    }
+}
+
+/// Says on stderr what a run waits for, once for each set of sinks; does not return.
+pub async fn tell(store: &dyn Store, clock: &dyn Clock, run: &RunName) -> Infallible {
+    let (mut watch, mut told) = (Watch::default(), BTreeSet::new());
+    loop {
+        sleep(LOOK).await;
+        // Reading a whole run is work for the store: not while the run measures.
+        let Ok(Some(run)) = store.run(run).await else { continue };
+        if run.state != RunState::Draining {
+            continue;
+        }
+        let Ok(facts) = gather(store, &run, &Wanted::default()).await else {
+            continue;
+        };
+        if let Some(awaited) = watch.look(&facts, clock.reference()) {
+            let sinks = awaited.pending.keys().cloned().collect();
+            if sinks != told {
+                eprintln!("isochrone: {awaited}");
+                told = sinks;
+            }
+        }
     }
 }
 
