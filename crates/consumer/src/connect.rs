@@ -85,13 +85,19 @@ pub fn client_id(run: &RunName, sharing: Sharing, partition: Partition, device: 
     }
 }
 
-/// Every client id under which a topic of this device may have been listened for, whatever the consumers' settings.
-pub fn client_ids(run: &RunName, partitions: u16, consumers: &[DaemonId], device: &Device) -> Vec<String> {
+/// Every way in which a topic of this device may have been listened for, however the consumers shared their sessions.
+pub fn plans(
+    settings: &ConsumerSettings,
+    run: &RunName,
+    partitions: u16,
+    consumers: &[DaemonId],
+    device: &Device,
+) -> Vec<LinkPlan> {
     let partition = device.response_topic.partition(partitions);
     let own = consumers.iter().map(|daemon| Sharing::Daemon(*daemon));
     let sharings = [Sharing::Topic, Sharing::Partition].into_iter().chain(own);
     sharings
-        .map(|sharing| client_id(run, sharing, partition, device))
+        .map(|sharing| plan(settings, run, sharing, partition, device))
         .collect()
 }
 
@@ -140,11 +146,7 @@ pub fn plan(
             alpn: settings.tls_alpn.clone(),
             insecure: settings.tls_insecure,
         },
-        version: if device.mqtt_version == "5" {
-            MqttVersion::V5
-        } else {
-            MqttVersion::V311
-        },
+        version: MqttVersion::named(&device.mqtt_version),
         keep_alive: settings.keep_alive,
         session_expiry: if persistent {
             settings.session_expiry

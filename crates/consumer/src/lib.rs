@@ -25,6 +25,6 @@ mod slice;
 mod tender;
 mod worker;
 
-pub use connect::{Sharing, client_id, client_ids};
+pub use connect::{LinkPlan, plans};
 pub use error::Error;
 pub use serve::run;

@@ -25,7 +25,10 @@ pub enum Task {
         topic: String,
     },
     /// Deletes a run's keys, and its sessions at the broker.
-    Purge,
+    Purge {
+        /// Also when sessions may be left at the broker.
+        force: bool,
+    },
     /// Checks what a run stands on.
     Doctor,
     /// Asks the daemon of this host or container for its health.
@@ -93,7 +96,9 @@ impl Invocation {
                     topic: topic.ok_or("`isochrone samples` needs --topic")?.to_owned(),
                 }
             }
-            Some(("purge", _)) => Task::Purge,
+            Some(("purge", _)) => Task::Purge {
+                force: line.has("force"),
+            },
             Some(("doctor", _)) => Task::Doctor,
             Some(("health", _)) => Task::Health,
             _ if line.has("check") => Task::Check,

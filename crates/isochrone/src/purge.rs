@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use isochrone_consumer::client_ids;
+use isochrone_consumer::plans;
 use isochrone_daemon::{clock::SystemClock, settings::All};
 use isochrone_model::{
     id::{DaemonId, Partition},
@@ -57,11 +57,20 @@ struct Outcome {
     why: BTreeMap<String, String>,
 }
 
-/// Deletes the run's keys after its sessions, and says what was done.
+/// What became of the run.
+pub struct Purged {
+    /// In one line.
+    pub said: String,
+    /// Its keys are gone.
+    pub whole: bool,
+}
+
+/// Removes the run's sessions from its brokers, then its keys from the store. Who was at a broker is known from those keys: as
+/// long as a session may be left they stay, unless `force` says otherwise.
 ///
 /// # Errors
 /// The store's. Sessions that cannot be reached are told, not an error.
-pub async fn purge(store: &dyn Store, run: &RunRecord, all: &All) -> Result<String, Error> {
+pub async fn purge(store: &dyn Store, run: &RunRecord, all: &All, force: bool) -> Result<Purged, Error> {
     if run.state != RunState::Closed {
         tracing::warn!(run = %run.run, "the run is not closed: stop its producers first, or they open it anew");
     }
@@ -77,69 +86,89 @@ pub async fn purge(store: &dyn Store, run: &RunRecord, all: &All) -> Result<Stri
         let states = store.devices(&run.run, Partition(partition)).await?;
         devices.extend(states.into_iter().map(|state| state.device));
     }
-    let outcome = remove_all(sessions(run, all, &consumers, &devices)).await;
-    store.purge(&run.run).await?;
-    Ok(told(run, devices.len(), &outcome))
+    let (sessions, nameless) = sessions(run, all, &consumers, &devices);
+    let mut outcome = remove_all(sessions).await;
+    outcome.left += nameless.len();
+    outcome.why.extend(nameless);
+    let whole = outcome.left == 0 || force;
+    if whole {
+        store.purge(&run.run).await?;
+    }
+    let said = told(run, devices.len(), &outcome, whole);
+    Ok(Purged { said, whole })
 }
 
-fn told(run: &RunRecord, devices: usize, outcome: &Outcome) -> String {
+fn told(run: &RunRecord, devices: usize, outcome: &Outcome, whole: bool) -> String {
+    let done = if whole { "purged" } else { "kept" };
     let mut text = format!(
-        "purged run {}: {devices} devices, {} broker sessions removed",
+        "{done} run {}: {devices} devices, {} broker sessions removed",
         run.run, outcome.removed
     );
     if outcome.left > 0 {
         let why: Vec<_> = outcome.why.iter().map(|(url, why)| format!("{url}: {why}")).collect();
         text += &format!(", {} may be left ({})", outcome.left, why.join("; "));
     }
+    if !whole {
+        text += "; purge it again when they can be removed, or with --force";
+    }
     text
 }
 
-/// Everything under which the run's devices and consumers may have had a session.
-fn sessions(run: &RunRecord, all: &All, consumers: &[DaemonId], devices: &[Device]) -> Vec<Session> {
+/// Everything under which the run's devices and consumers may have had a session; and by broker why that of a device cannot be
+/// told.
+fn sessions(
+    run: &RunRecord,
+    all: &All,
+    consumers: &[DaemonId],
+    devices: &[Device],
+) -> (Vec<Session>, BTreeMap<String, String>) {
     let mut known = BTreeSet::new();
-    let mut sessions = Vec::new();
+    let (mut sessions, mut nameless) = (Vec::new(), BTreeMap::new());
     // Brokers keep nothing for who sends and receives with QoS 0.
     for device in devices.iter().filter(|device| device.qos > 0) {
-        // For the templates of user, password and certificate; the default name is made of producer and number.
-        let (producer, n) = device.device.rsplit_once('-').unwrap_or(("", &device.device));
-        let values = [
-            ("run", run.run.as_str()),
-            ("device", device.device.as_str()),
-            ("producer", producer),
-            ("n", n),
-            ("topic", device.topic.as_str()),
-        ];
-        let Ok(own) = connection(&all.producer, &values) else {
-            continue;
-        };
-        let mut ids = client_ids(&run.run, run.pins.partitions, consumers, device);
-        ids.push(if device.client_id.is_empty() {
-            own.client_id.clone()
-        } else {
-            device.client_id.clone()
-        });
-        for client_id in ids {
-            if !known.insert((device.url.clone(), client_id.clone())) {
-                continue;
+        let consuming = plans(&all.consumer, &run.run, run.pins.partitions, consumers, device);
+        let consuming = consuming.into_iter().map(|plan| (plan.key.url, plan.config.connection));
+        let publishing = match publishing(run, all, device) {
+            Ok(config) => Some((device.url.clone(), config)),
+            Err(why) => {
+                nameless.insert(device.url.clone(), why);
+                None
             }
-            let config = ConnectionConfig {
-                client_id,
-                version: if device.mqtt_version == "5" {
-                    MqttVersion::V5
-                } else {
-                    MqttVersion::V311
-                },
-                session_expiry: EXPIRY,
-                clear_session: false,
-                ..own.clone()
-            };
-            sessions.push(Session {
-                url: device.url.clone(),
-                config,
-            });
+        };
+        for (url, config) in consuming.chain(publishing) {
+            if known.insert((url.clone(), config.client_id.clone())) {
+                let config = ConnectionConfig {
+                    session_expiry: EXPIRY,
+                    clear_session: false,
+                    ..config
+                };
+                sessions.push(Session { url, config });
+            }
         }
     }
-    sessions
+    (sessions, nameless)
+}
+
+/// As its producer connected the device.
+fn publishing(run: &RunRecord, all: &All, device: &Device) -> Result<ConnectionConfig, String> {
+    let (producer, n) = (device.ordinal.to_string(), device.number.to_string());
+    let values = [
+        ("run", run.run.as_str()),
+        ("device", device.device.as_str()),
+        ("producer", &producer),
+        ("n", &n),
+        ("topic", device.topic.as_str()),
+    ];
+    let config = connection(&all.producer, &values).map_err(|error| format!("failed to {error}"))?;
+    Ok(ConnectionConfig {
+        client_id: if device.client_id.is_empty() {
+            config.client_id
+        } else {
+            device.client_id.clone()
+        },
+        version: MqttVersion::named(&device.mqtt_version),
+        ..config
+    })
 }
 
 /// Connections are not `Send`: they get a thread of their own.

@@ -55,7 +55,7 @@ pub async fn perform(invocation: &Invocation, mut all: All) -> Result<u8, Box<dy
             let run = runs::choose(&*store, all.common.run.as_ref()).await?;
             print(&samples::print(&*store, &run, &Topic::from(topic.as_str()), format).await?);
         }
-        Task::Purge => {
+        Task::Purge { force } => {
             let store = open(&all)?;
             // What is purged is gone: never a run that nobody named.
             if all.common.run.is_none() {
@@ -64,7 +64,9 @@ pub async fn perform(invocation: &Invocation, mut all: All) -> Result<u8, Box<dy
                 return Ok(chassis::BAD_SETTINGS);
             }
             let run = runs::choose(&*store, all.common.run.as_ref()).await?;
-            print(&purge::purge(&*store, &run, &all).await?);
+            let purged = purge::purge(&*store, &run, &all, *force).await?;
+            print(&purged.said);
+            return Ok(if purged.whole { chassis::DONE } else { chassis::FAILED });
         }
     }
     Ok(chassis::DONE)

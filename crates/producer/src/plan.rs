@@ -219,7 +219,7 @@ pub fn connection(settings: &ProducerSettings, values: &[(&str, &str)]) -> Resul
             alpn: settings.tls_alpn.clone(),
             insecure: settings.tls_insecure,
         },
-        version: version(&settings.mqtt_version),
+        version: MqttVersion::named(&settings.mqtt_version),
         keep_alive: settings.keep_alive,
         session_expiry,
         // Without sessions there is nothing to clear, and a connect to save.
@@ -228,13 +228,6 @@ pub fn connection(settings: &ProducerSettings, values: &[(&str, &str)]) -> Resul
         receive_maximum: u16::MAX,
         stamp: settings.stamp,
     })
-}
-
-fn version(text: &str) -> MqttVersion {
-    match text {
-        "5" => MqttVersion::V5,
-        _ => MqttVersion::V311,
-    }
 }
 
 fn secret_template(secret: &Secret) -> Result<Template, Error> {

@@ -57,6 +57,16 @@ pub enum MqttVersion {
     V5,
 }
 
+impl MqttVersion {
+    /// By the value of ISOCHRONE_MQTT_VERSION, which was checked where it came from.
+    pub fn named(text: &str) -> MqttVersion {
+        match text {
+            "5" => MqttVersion::V5,
+            _ => MqttVersion::V311,
+        }
+    }
+}
+
 /// How to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clean {

@@ -80,26 +80,52 @@ fn a_crashed_run_leaves_nothing_at_the_broker() {
     }
 }
 
-/// A broker that does not answer is given up after a few steps, and the store is purged all the same.
+/// Sessions under the consumers' own identity go, too.
+#[test]
+fn a_crashed_consumer_of_another_name_leaves_nothing_at_the_broker() {
+    let site = Site::start(&[("ISOCHRONE_RUN", "crashed"), ("ISOCHRONE_QOS", "1")]);
+    let own = ("ISOCHRONE_CONSUMER_CLIENT_ID", "ear-of-{{device}}");
+    let mut consumer = site.daemon("consumer", &[own]);
+    let mut producer = site.daemon("producer", &[]);
+    ready(&producer, START);
+    wait::until("the device to be heard", START, || heard(&site) == 1);
+    for daemon in [&mut producer, &mut consumer] {
+        Process::kill(daemon);
+    }
+    let output = site.isochrone(&["purge", "--run", "crashed", "--consumer-client-id", own.1]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said.trim(), "purged run crashed: 1 devices, 2 broker sessions removed");
+    assert!(!has_session(site.mosquitto.port, "ear-of-0-0"));
+}
+
+/// A broker that does not answer is given up after a few steps. The run stays, for only it knows the sessions, until they can be
+/// removed or `--force` lets them be.
 #[test]
 fn a_silent_broker_does_not_hold_a_purge_up() {
     let mut site = crashed();
     site.mosquitto.process().signal(Signal::STOP);
-    let begun = wait::now();
-    let output = site.isochrone(&["purge", "--run", "crashed"]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let purge = |more: &[&str]| {
+        let begun = wait::now();
+        let output = site.isochrone(&[&["purge", "--run", "crashed"], more].concat());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(begun.elapsed() < Duration::from_secs(25), "{said}");
+        assert!(
+            said.contains(" run crashed: 3 devices, 0 broker sessions removed, ") && said.contains("may be left"),
+            "{said}"
+        );
+        assert!(said.contains(&site.mosquitto.url()), "{said}");
+        let runs = site.isochrone(&["runs"]);
+        let is_known = String::from_utf8_lossy(&runs.stdout).contains("crashed");
+        (
+            output.status.code(),
+            said.split(' ').next().map(str::to_owned),
+            is_known,
+        )
+    };
+    let (kept, forced) = (purge(&[]), purge(&["--force"]));
     site.mosquitto.process().signal(Signal::CONT);
-    assert!(
-        output.status.success() && begun.elapsed() < Duration::from_secs(25),
-        "{said}"
-    );
-    assert!(
-        said.starts_with("purged run crashed: 3 devices, 0 broker sessions removed, ") && said.contains("may be left"),
-        "{said}"
-    );
-    assert!(said.contains(&site.mosquitto.url()), "{said}");
-    let runs = site.isochrone(&["runs"]);
-    assert!(!String::from_utf8_lossy(&runs.stdout).contains("crashed"));
+    assert_eq!(kept, (Some(1), Some("kept".to_owned()), true));
+    assert_eq!(forced, (Some(0), Some("purged".to_owned()), false));
 }
 
 /// Without a name nothing is purged, and the line that says so has the runs to choose from, newest first.

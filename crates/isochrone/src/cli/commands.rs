@@ -17,11 +17,15 @@ ledger, 4 a missed objective, 130 interrupted twice.";
 
 /// What every command needs that opens the store.
 const STORE: [&str; 4] = ["redis_url", "redis_tls_ca", "log", "log_format"];
-/// Who the run's devices were at the broker.
-const IDENTITY: [&str; 10] = [
+/// Who the run's devices and consumers were at the broker.
+const IDENTITY: [&str; 14] = [
     "client_id",
     "username",
     "password",
+    "consumer_broker",
+    "consumer_client_id",
+    "consumer_username",
+    "consumer_password",
     "mqtt_version",
     "tls_ca",
     "tls_cert",
@@ -80,10 +84,16 @@ pub fn command() -> Command {
             .override_usage("isochrone samples [OPTIONS] --topic <VALUE>")
             .arg(format(false, "them")),
         )
-        .subcommand(subcommand(
-            "purge",
-            "Delete a run (--run) from the store, and its sessions from the broker",
-        ))
+        .subcommand(
+            subcommand(
+                "purge",
+                "Delete a run (--run) from the store, and its sessions from the broker",
+            )
+            .arg(flag(
+                "force",
+                "Delete the run also when sessions may be left at the broker, which only the run's keys can tell",
+            )),
+        )
         .subcommand(
             subcommand(
                 "doctor",
