@@ -58,9 +58,6 @@ pub async fn run(
         Some(transport) => transport,
         None => isochrone_transport::open(&settings.broker)?,
     };
-    if settings.tls_insecure {
-        warn!("ISOCHRONE_TLS_INSECURE is set: the broker's certificate is NOT verified");
-    }
     let counters = Counters::new(&context.metrics);
     let settings = Arc::new(settings);
     let mut outcome = Outcome::default();

@@ -48,6 +48,24 @@ pub struct TlsConfig {
     pub insecure: bool,
 }
 
+impl TlsConfig {
+    /// The settings of it that are set, by their variables.
+    pub fn set(&self) -> Vec<&'static str> {
+        let all = [
+            ("ISOCHRONE_TLS_CA", self.ca.is_some()),
+            ("ISOCHRONE_TLS_CERT", self.cert.is_some()),
+            ("ISOCHRONE_TLS_KEY", self.key.is_some()),
+            ("ISOCHRONE_TLS_SERVER_NAME", self.server_name.is_some()),
+            ("ISOCHRONE_TLS_ALPN", !self.alpn.is_empty()),
+            ("ISOCHRONE_TLS_INSECURE", self.insecure),
+        ];
+        all.into_iter()
+            .filter(|(_, is_set)| *is_set)
+            .map(|(name, _)| name)
+            .collect()
+    }
+}
+
 /// MQTT protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MqttVersion {

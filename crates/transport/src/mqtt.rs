@@ -22,12 +22,16 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use isochrone_model::payload::StampPlace;
 
 use crate::{
-    ConnectionConfig, Error, MqttVersion, Publisher, PublisherConfig, Subscriber, SubscriberConfig, Transport, Worker,
+    ConnectionConfig, Error, MqttVersion, Publisher, PublisherConfig, Subscriber, SubscriberConfig, TlsConfig,
+    Transport, Worker,
     mqtt::{
         dial::{Dialer, Target},
         frame::FrameTemplate,
@@ -43,6 +47,7 @@ use crate::{
 pub(crate) struct Mqtt {
     target: Arc<Target>,
     tls: TlsCache,
+    said_plain: AtomicBool,
 }
 
 impl Mqtt {
@@ -51,6 +56,7 @@ impl Mqtt {
         Ok(Mqtt {
             target: Arc::new(Target::new(Address::parse(url)?)),
             tls: TlsCache::new(),
+            said_plain: AtomicBool::new(false),
         })
     }
 
@@ -62,6 +68,7 @@ impl Mqtt {
                 tls::server_name(&config.tls, &address.host)?,
             ))
         } else {
+            self.say_plain(&config.tls);
             None
         };
         Ok(Dialer {
@@ -70,6 +77,18 @@ impl Mqtt {
             config,
             clock: worker.clock.clone(),
         })
+    }
+
+    /// Once: who sets up TLS does not expect a password to travel in the clear.
+    fn say_plain(&self, tls: &TlsConfig) {
+        let set = tls.set();
+        if !set.is_empty() && !self.said_plain.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                broker = self.url(),
+                "{} without effect: this broker is reached without TLS, by mqtt: and not mqtts:",
+                set.join(", ")
+            );
+        }
     }
 }
 

@@ -70,6 +70,13 @@ impl Peer {
     }
 }
 
+/// Of a PUBLISH.
+fn packet_id(packet: &[u8]) -> [u8; 2] {
+    let header = if packet[1] & 0x80 == 0 { 2 } else { 3 };
+    let at = header + 2 + usize::from(packet[header + 1]);
+    [packet[at], packet[at + 1]]
+}
+
 fn told<T>(receiver: &Receiver<T>) -> T {
     receiver.recv_timeout(Duration::from_secs(20)).unwrap()
 }
@@ -131,13 +138,7 @@ async fn receive_maximum_and_reasons_are_honoured() {
     let url = peer(move |_, peer| {
         peer.until(1);
         peer.write(&[0x20, 6, 0, 0, 3, 0x21, 0, 3]);
-        let ids: Vec<[u8; 2]> = (0..3)
-            .map(|_| {
-                let packet = peer.until(3);
-                let at = 4 + usize::from(packet[3]) + usize::from(packet[1] > 0x7f);
-                [packet[at], packet[at + 1]]
-            })
-            .collect();
+        let ids: Vec<[u8; 2]> = (0..3).map(|_| packet_id(&peer.until(3))).collect();
         peer.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         tell.send(peer.read().len()).unwrap();
         peer.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -183,6 +184,39 @@ async fn receive_maximum_and_reasons_are_honoured() {
     assert_eq!(sender.publisher.unanswered(), (3..6).collect::<Vec<_>>());
     sender.publisher.close(Clean::KeepSession);
     until("closed", &mut [&mut sender], &mut [], |s, _| s[0].closed()).await;
+}
+
+/// A broker that takes fewer messages than before, so that those to be released are all it takes, is told their PUBREL at once.
+#[tokio::test]
+async fn a_lower_receive_maximum_stalls_nothing() {
+    let (tell, seen) = channel();
+    let url = peer(move |number, peer| {
+        peer.until(1);
+        if number == 0 {
+            peer.write(&[0x20, 6, 0, 0, 3, 0x21, 0, 2]);
+            peer.until(3);
+            let [high, low] = packet_id(&peer.until(3));
+            peer.write(&[0x50, 2, high, low]);
+            peer.until(6);
+            return;
+        }
+        peer.write(&[0x20, 6, 1, 0, 3, 0x21, 0, 1]);
+        let release = peer.read();
+        tell.send(release[0]).unwrap();
+        peer.write(&[0x70, 2, release[2], release[3]]);
+        let again = peer.read();
+        tell.send(again[0]).unwrap();
+        let [high, low] = packet_id(&again);
+        peer.write(&[0x50, 2, high, low]);
+        peer.until(6);
+        peer.write(&[0x70, 2, high, low]);
+        while !peer.read().is_empty() {}
+    });
+    let transport = open(&url).unwrap();
+    let mut sender = sending(&*transport, connection("s", MqttVersion::V5), "t", 2);
+    sender.send(2);
+    until("answers", &mut [&mut sender], &mut [], |s, _| s[0].acked() == 2).await;
+    assert_eq!((told(&seen), told(&seen)), (0x62, 0x3c), "PUBREL, then PUBLISH again");
 }
 
 #[tokio::test]

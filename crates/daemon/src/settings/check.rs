@@ -4,12 +4,15 @@ use std::{fs, path::Path};
 
 use isochrone_model::{
     payload::{Payload, StampPlace},
+    rate::Rate,
+    schedule::ScheduleKind,
     template::Template,
 };
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use url::Url;
 
 use super::{
     load::Problem,
@@ -83,7 +86,8 @@ pub fn producer(settings: &ProducerSettings, _common: &Common, findings: &mut Fi
     if let Some(path) = &settings.tls_ca {
         authorities("ISOCHRONE_TLS_CA", path, findings);
     }
-    if settings.password.is_some() && settings.username.is_none() && settings.mqtt_version == "3.1.1" {
+    let in_url = || Url::parse(&settings.broker).is_ok_and(|url| !url.username().is_empty());
+    if settings.password.is_some() && settings.username.is_none() && settings.mqtt_version == "3.1.1" && !in_url() {
         findings.add(
             &["ISOCHRONE_USERNAME", "ISOCHRONE_PASSWORD"],
             "ISOCHRONE_USERNAME is not set: must be set beside ISOCHRONE_PASSWORD with MQTT 3.1.1".to_owned(),
@@ -95,6 +99,15 @@ pub fn producer(settings: &ProducerSettings, _common: &Common, findings: &mut Fi
             &["ISOCHRONE_STAMP", "ISOCHRONE_MQTT_VERSION"],
             "ISOCHRONE_STAMP is \"property\": must be text or bytes with ISOCHRONE_MQTT_VERSION=3.1.1, which has no properties"
                 .to_owned(),
+        );
+    }
+    if settings.rate == Rate::Max && settings.schedule != ScheduleKind::Constant {
+        findings.add(
+            &["ISOCHRONE_SCHEDULE", "ISOCHRONE_RATE"],
+            format!(
+                "ISOCHRONE_SCHEDULE is \"{}\": must be constant with ISOCHRONE_RATE=max, which knows no times to send at",
+                settings.schedule
+            ),
         );
     }
     if let Some(duration) = settings.duration

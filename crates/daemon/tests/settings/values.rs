@@ -125,6 +125,21 @@ fn each_setting_says_what_is_valid() {
             "ISOCHRONE_USERNAME is not set: must be set beside ISOCHRONE_PASSWORD with MQTT 3.1.1",
         ),
         (
+            "the user in the address, the password beside it",
+            &[("ISOCHRONE_BROKER", "mqtt://me@localhost"), ("ISOCHRONE_PASSWORD", "x")],
+            "",
+        ),
+        (
+            "flat out, and at random times",
+            &[("ISOCHRONE_RATE", "max"), ("ISOCHRONE_SCHEDULE", "poisson")],
+            "ISOCHRONE_SCHEDULE is \"poisson\": must be constant with ISOCHRONE_RATE=max, which knows no times to send at",
+        ),
+        (
+            "flat out, evenly",
+            &[("ISOCHRONE_RATE", "max"), ("ISOCHRONE_SCHEDULE", "constant")],
+            "",
+        ),
+        (
             "a password alone in MQTT 5",
             &[("ISOCHRONE_PASSWORD", "x"), ("ISOCHRONE_MQTT_VERSION", "5")],
             "",

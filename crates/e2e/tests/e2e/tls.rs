@@ -197,3 +197,17 @@ fn a_refused_subscription_is_said() {
         "{report:#}"
     );
 }
+
+/// TLS set up for a broker that is reached without: said by each side, once for all devices (a consumer's workers each say it).
+#[test]
+fn tls_without_effect_is_said() {
+    let site = Site::start(&[("ISOCHRONE_TLS_ALPN", "mqtt"), ("ISOCHRONE_DEVICES", "3")]);
+    let consumer = site.daemon("consumer", &[("ISOCHRONE_CLAIMS", "3")]);
+    let producer = site.daemon("producer", &[]);
+    wait::until("every topic to be heard", START, || {
+        consumer.stderr().matches("claimed a topic").count() == 3
+    });
+    let said = |log: String| log.matches("ISOCHRONE_TLS_ALPN without effect").count();
+    assert_eq!(said(producer.stderr()), 1, "{}", producer.stderr());
+    assert!(said(consumer.stderr()) > 0, "{}", consumer.stderr());
+}

@@ -30,7 +30,7 @@ pub(super) struct Sender {
     /// Offered, and no byte of them accepted yet.
     pending: VecDeque<Offer>,
     window: Window,
-    /// Packet ids to send again on this connection, in order of sequence.
+    /// Packet ids to send again on this connection, in the order of [`Window::to_resume`].
     again: VecDeque<u16>,
     /// The broker kept the session: what goes again is a duplicate.
     resumed: bool,
@@ -107,7 +107,7 @@ impl Sender {
         if !self.resumed {
             self.window.renumber();
         }
-        self.again = self.window.in_sequence().into();
+        self.again = self.window.to_resume().into();
         self.quota_limit = usize::from(accepted.receive_maximum);
         // The specification would let what is only to be released count for nothing; brokers count it all the same.
         self.quota = self.quota_limit.saturating_sub(self.window.released());

@@ -61,7 +61,7 @@ impl TlsCache {
             .map_err(|error| refuse("ISOCHRONE_TLS_CA", Path::new(""), error))?;
         let builder = if tls.insecure {
             if !std::mem::replace(&mut made.warned, true) {
-                tracing::warn!("ISOCHRONE_TLS_INSECURE is set: the broker's certificate is not verified");
+                tracing::warn!("ISOCHRONE_TLS_INSECURE is set: the broker's certificate is NOT verified");
             }
             let verifier = Arc::new(VerifiesNothing(self.provider.clone()));
             builder.dangerous().with_custom_certificate_verifier(verifier)

@@ -121,15 +121,16 @@ impl Window {
         Some(entry)
     }
 
-    /// Packet ids in order of sequence.
-    pub fn in_sequence(&self) -> Vec<u16> {
-        let mut found: Vec<(u64, u16)> = (1_u16..)
+    /// Packet ids as they go again: those to release, then those to publish, each in order of sequence. Where the former take
+    /// up all that the broker allows, no PUBLISH may go, and they must not wait behind one.
+    pub fn to_resume(&self) -> Vec<u16> {
+        let mut found: Vec<(bool, u64, u16)> = (1_u16..)
             .zip(&self.slots)
             .filter(|(_, entry)| entry.phase != Phase::Vacant)
-            .map(|(id, entry)| (entry.sequence, id))
+            .map(|(id, entry)| (entry.phase == Phase::Published, entry.sequence, id))
             .collect();
         found.sort_unstable();
-        found.into_iter().map(|(_, id)| id).collect()
+        found.into_iter().map(|(.., id)| id).collect()
     }
 
     /// Sequences without acknowledgement, in order.
@@ -209,9 +210,9 @@ mod tests {
                     },
                 }
                 prop_assert_eq!(window.room(), limit - plain.len());
-                let mut order: Vec<(u64, u16)> = plain.iter().map(|(id, v)| (v.0, *id)).collect();
+                let mut order: Vec<_> = plain.iter().map(|(id, v)| (v.1 == Phase::Published, v.0, *id)).collect();
                 order.sort_unstable();
-                prop_assert_eq!(window.in_sequence(), order.iter().map(|o| o.1).collect::<Vec<_>>());
+                prop_assert_eq!(window.to_resume(), order.iter().map(|o| o.2).collect::<Vec<_>>());
             }
         }
     }
