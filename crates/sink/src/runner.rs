@@ -36,6 +36,13 @@ pub struct Limits {
     pub patience: Duration,
 }
 
+impl Limits {
+    /// The pause that a back end asks for; "at once" is no invitation to ask in a loop.
+    pub fn heeded(&self, after: Duration) -> Duration {
+        after.max(self.retry.0).min(self.patience)
+    }
+}
+
 impl Default for Limits {
     /// A partition makes one cut a second: a queue of four for each of 64 partitions rides out short pauses in memory.
     fn default() -> Limits {
@@ -365,7 +372,7 @@ where
             },
         };
         let wait = match error.fate() {
-            Fate::Retry(after) => after.map_or(pause, |after| after.min(shared.limits.patience)),
+            Fate::Retry(after) => after.map_or(pause, |after| shared.limits.heeded(after)),
             Fate::SetAside => {
                 let error = error.to_string();
                 if shared.is_news(&error) {

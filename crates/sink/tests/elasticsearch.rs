@@ -35,6 +35,7 @@ async fn every_document_exactly_once() {
     tls_is_verified(&server).await;
     thinning_is_counted(&server).await;
     poison_is_set_aside_alone(&server).await;
+    what_is_too_large_is_set_aside_alone(&server).await;
     a_read_only_index_is_waited_for(&server).await;
     templates_are_upgraded_and_newer_ones_left(&server).await;
     old_indices_are_deleted(&server).await;
@@ -116,9 +117,12 @@ async fn faults_delay_and_double_nothing(server: &Elasticsearch) {
         ],
     );
     let mut work = Work::start(config(access(&proxy.url())), "faults");
-    work.offer(1..=20, 50);
-    let counts = work.passed(20).await;
-    assert_eq!((counts.exported, counts.set_aside), (1_000, 0));
+    // Not all at once, which might be fewer requests than faults.
+    for first in [1, 6, 11, 16] {
+        work.offer(first..=first + 4, 50);
+        let counts = work.passed(5).await;
+        assert_eq!((counts.exported, counts.set_aside), (250, 0));
+    }
     assert_eq!(proxy.left(), 0, "every fault was met");
     let run = json!({"term": {"run": "faults"}});
     assert_eq!(server.count("isochrone-samples-*", &run), 1_000);
@@ -220,6 +224,30 @@ async fn poison_is_set_aside_alone(server: &Elasticsearch) {
         2.0
     );
     assert_eq!(work.runner().counters().set_aside.load(Ordering::Relaxed), 2);
+    work.close().await;
+}
+
+/// Something in between refuses a request, half of it, and half of that, which is one document: all others are written, and
+/// requests do not stay that small.
+async fn what_is_too_large_is_set_aside_alone(server: &Elasticsearch) {
+    let proxy = HttpProxy::start(server.port, std::iter::repeat_n(Deed::Answer(413, json!({})), 3));
+    let mut work = Work::start(config(access(&proxy.url())), "large");
+    // Two samples, their second as it was due and as it was received, and little more: four to seven documents.
+    work.offer(1..=1, 2);
+    let counts = work.passed(1).await;
+    assert_eq!((proxy.left(), counts.exported, counts.set_aside), (0, 1, 1));
+    assert_eq!(
+        server.count("isochrone-samples-*", &json!({"term": {"run": "large"}})),
+        1
+    );
+    assert_eq!(
+        work.counter("isochrone_elasticsearch_documents_total", Some("set_aside")),
+        1.0
+    );
+    let bulks = proxy.bulks().len();
+    work.offer(2..=2, 100);
+    assert_eq!(work.passed(1).await.exported, 100);
+    assert_eq!(proxy.bulks().len(), bulks + 1, "one request");
     work.close().await;
 }
 

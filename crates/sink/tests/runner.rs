@@ -137,6 +137,20 @@ async fn failures_delay_and_poison_is_set_aside() {
     runner.close(SOON).await;
 }
 
+/// What a back end asks for is heeded, but neither a loop nor a pause without end.
+#[test]
+fn a_pause_that_is_asked_for_has_bounds() {
+    let limits = Limits {
+        retry: (Duration::from_millis(200), SOON),
+        patience: Duration::from_secs(300),
+        ..Limits::default()
+    };
+    for (asked_ms, heeded_ms) in [(0, 200), (199, 200), (42_000, 42_000), (300_001, 300_000)] {
+        let heeded = limits.heeded(Duration::from_millis(asked_ms));
+        assert_eq!(heeded, Duration::from_millis(heeded_ms), "{asked_ms}");
+    }
+}
+
 /// A full queue refuses, so that the cut stays in the store; nothing is dropped.
 #[tokio::test]
 async fn a_full_queue_refuses() {

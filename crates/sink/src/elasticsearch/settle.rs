@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::{
-    BULK_BYTES, Elasticsearch,
+    Elasticsearch,
     answer::{self, Outcome},
     bulk::{Bulk, Item},
     counters::Fate,
@@ -24,6 +24,9 @@ const PAUSES: [Duration; 3] = [
     Duration::from_millis(300),
     Duration::from_millis(900),
 ];
+
+/// Requests are not made smaller than this for what refuses large ones: one large document does not make all slow.
+const LEAST_BYTES: usize = 64 * 1024;
 
 /// A request that has less time than this left is not begun.
 const LEAST_TIME: Duration = Duration::from_millis(500);
@@ -74,7 +77,7 @@ impl Elasticsearch {
         self.counters.bulks.inc();
         self.counters.bytes.inc_by(bytes as u64);
         if answer.status == 413 {
-            return self.too_large(open.len(), bytes);
+            return self.too_large(bulk, open, bytes, deadline).await;
         }
         if !answer.is_success() {
             return Err(self.client.refusal(&answer, "create_doc on isochrone-*"));
@@ -86,18 +89,32 @@ impl Elasticsearch {
         })
     }
 
-    /// Something in between takes less: the next attempt is half as large, down to where a single document is refused.
-    fn too_large(&self, documents: usize, bytes: usize) -> Result<Vec<Outcome>, Error> {
-        if documents == 1 {
+    /// Something in between takes less: the request goes in halves, down to where a single document is refused, and those
+    /// after it are smaller from the start.
+    async fn too_large(
+        &self,
+        bulk: &Bulk,
+        open: &[usize],
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Vec<Outcome>, Error> {
+        if open.len() == 1 {
             return Ok(vec![Outcome::Refused {
                 kind: "request_too_large".to_owned(),
                 reason: format!("413 for one document of {bytes} bytes"),
             }]);
         }
-        let half = (bytes / 2).clamp(1, BULK_BYTES);
-        self.bulk_bytes.store(half, Ordering::Relaxed);
-        let cause = format!("413 for a request of {bytes} bytes; goes on with {half}");
-        Err(self.client.busy(cause, Some(Duration::ZERO)))
+        let half = (bytes / 2).max(LEAST_BYTES);
+        if self.bulk_bytes.fetch_min(half, Ordering::Relaxed) > half {
+            warn!(
+                sink = "elasticsearch",
+                "413 for a request of {bytes} bytes; goes on with {half}"
+            );
+        }
+        let (one, other) = open.split_at(open.len() / 2);
+        let mut outcomes = Box::pin(self.send(bulk, one, deadline)).await?;
+        outcomes.extend(Box::pin(self.send(bulk, other, deadline)).await?);
+        Ok(outcomes)
     }
 
     fn note(&self, bulk: &Bulk, batch: &[Arc<Cut>], settled: Vec<Option<Outcome>>) {
