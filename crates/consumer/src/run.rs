@@ -56,6 +56,8 @@ pub struct Run {
     said_idle: bool,
     store_away: bool,
     refused: bool,
+    /// In the roster, as far as is known.
+    listed: bool,
 }
 
 /// What a run's task is started with.
@@ -90,6 +92,7 @@ impl Run {
             said_idle: false,
             store_away: false,
             refused: false,
+            listed: true,
         }
     }
 
@@ -131,7 +134,12 @@ impl Run {
                     self.take(&hold).await;
                 }
                 () = self.room.freed() => self.take(&hold).await,
-                _ = poll.tick() => self.take(&hold).await,
+                _ = poll.tick() => {
+                    if !self.listed {
+                        self.enlist_again(ordinal).await;
+                    }
+                    self.take(&hold).await;
+                }
                 () = is_closed(&mut closed) => break,
                 () = stop.finishing() => break,
             }
@@ -197,6 +205,11 @@ impl Run {
         }
     }
 
+    /// Joins the roster under the same number; where the run refuses, it is tried again with the next poll.
+    async fn enlist_again(&mut self, ordinal: u32) {
+        self.listed = self.enlist(Some(ordinal)).await.is_some();
+    }
+
     /// One line when the store goes away or refuses; how long to wait, or `None` when waiting does not help.
     fn is_away(&mut self, problem: &Error) -> Option<Duration> {
         match problem.fate() {
@@ -225,7 +238,7 @@ impl Run {
         match event {
             LeaseEvent::RosterLost => {
                 tracing::warn!(%run, "this consumer was found dead; joining again");
-                self.enlist(Some(ordinal)).await;
+                self.enlist_again(ordinal).await;
             }
             LeaseEvent::PartitionLost(partition) => {
                 self.balance.holds(partition, false);
@@ -241,7 +254,7 @@ impl Run {
             }
             LeaseEvent::NewServerLife => {
                 tracing::warn!(%run, "the store has restarted; writing again what is young");
-                self.enlist(Some(ordinal)).await;
+                self.enlist_again(ordinal).await;
                 self.pool.tell_all(|| Command::WriteAgain { run: run.clone() }).await;
             }
             LeaseEvent::Away | LeaseEvent::Back => {}

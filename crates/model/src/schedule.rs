@@ -11,6 +11,7 @@ use self::pace::Pace;
 use crate::{
     random::{Random, mix},
     rate::Rate,
+    time::unsigned_nanos,
 };
 
 /// What a device's schedule is made from.
@@ -99,7 +100,7 @@ impl Schedule {
             },
             end,
             burst_left: 0,
-            warmup_ns: u64::try_from(spec.flagged().as_nanos()).unwrap_or(u64::MAX),
+            warmup_ns: unsigned_nanos(spec.flagged()),
             last_ns: 0,
         }
     }

@@ -17,6 +17,11 @@ pub fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// The same without a sign.
+pub fn unsigned_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A point in time on the host's monotonic clock, in nanoseconds since its arbitrary start.
 ///
 /// Comparable only within one clock [`Domain`](crate::id::Domain).

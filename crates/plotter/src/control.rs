@@ -9,7 +9,7 @@ use std::{
 use isochrone_daemon::{Context, Metric, settings::PlotterSettings};
 use isochrone_model::{
     id::{Partition, RunName},
-    time::{Clock, NANOS_PER_SECOND, Second},
+    time::{Clock, NANOS_PER_SECOND, Second, nanos},
 };
 use isochrone_sink::{Departure, prometheus::Prometheus, runner::Passed};
 use isochrone_store::{
@@ -314,7 +314,7 @@ impl Plotter {
 
     /// The newest second that has been over for ISOCHRONE_GRACE.
     fn complete_second(&self) -> Second {
-        (self.context.clock.reference() + -nanoseconds(self.settings.grace)).second() - 1
+        (self.context.clock.reference() + -nanos(self.settings.grace)).second() - 1
     }
 
     /// One round in a live run, joined where it is new.
@@ -421,7 +421,7 @@ impl Plotter {
     }
 
     fn until_next_second(&self) -> Duration {
-        let now = self.context.clock.reference() + -nanoseconds(self.settings.grace);
+        let now = self.context.clock.reference() + -nanos(self.settings.grace);
         let left = NANOS_PER_SECOND - now.0.rem_euclid(NANOS_PER_SECOND);
         Duration::from_nanos(left.unsigned_abs()) + AFTER_THE_SECOND
     }
@@ -467,8 +467,4 @@ fn unless_rejected(done: Result<(), StoreError>, rejected: &mut Option<StoreErro
         }
         done => done,
     }
-}
-
-fn nanoseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }

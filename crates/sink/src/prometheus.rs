@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use isochrone_model::{
     id::{Partition, RunName, Topic},
-    time::{Clock, Monotonic, Second},
+    time::{Clock, Monotonic, Second, unsigned_nanos},
     window::Totals,
 };
 use prometheus::proto::MetricFamily;
@@ -160,7 +160,7 @@ impl Sink for Prometheus {
     }
 
     async fn deliver(&self, batch: &[Arc<Cut>]) -> Result<Vec<Delivery>, Error> {
-        let due = self.clock.monotonic() + nanoseconds(self.config.hold_back);
+        let due = self.clock.monotonic() + unsigned_nanos(self.config.hold_back);
         for cut in batch {
             let mut state = self.state();
             // Recalled when the partition was taken, gone when it left: a straggler must not bring it back.
@@ -185,7 +185,7 @@ impl Sink for Prometheus {
             }
             Departure::Closed => {
                 if let Some(shown) = state.partitions.get_mut(&key) {
-                    shown.finish(now + nanoseconds(LINGER));
+                    shown.finish(now + unsigned_nanos(LINGER));
                 }
             }
         }
@@ -248,8 +248,4 @@ impl Shown {
         };
         self.generations.front().filter(|first| shows && now >= first.due)
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt};
 
 use isochrone_model::{
     id::{DaemonId, RunName},
-    time::{Clock, Reference},
+    time::{Clock, Reference, unsigned_nanos},
 };
 use isochrone_store::{
     Error, Fate, Store,
@@ -53,7 +53,7 @@ impl Diary {
         let now = clock.reference();
         if late > Diary::LATE && self.absences < ABSENCES {
             self.absences += 1;
-            let late_ns = nanos(late);
+            let late_ns = unsigned_nanos(late);
             self.add(NoteKind::Away, now + -(late_ns as i64), late_ns);
         }
         let era = clock.offset().era;
@@ -70,7 +70,7 @@ impl Diary {
     /// It answers again.
     pub fn store_back(&mut self) {
         if let Some((at, since)) = self.store_away.take() {
-            self.add(NoteKind::StoreAway, at, nanos(since.elapsed()));
+            self.add(NoteKind::StoreAway, at, unsigned_nanos(since.elapsed()));
         }
     }
 
@@ -135,10 +135,6 @@ impl Diary {
             lasted_ns,
         });
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 
 use isochrone_model::{
     id::{DaemonId, Partition, RunName},
-    time::{Clock, Monotonic},
+    time::{Clock, Monotonic, unsigned_nanos},
 };
 use isochrone_store::{Error, Store, lease::ANSWER_WITHIN, types::Renewal};
 use tokio::{
@@ -106,13 +106,16 @@ impl LeaseKeeper {
     /// then timed from 500 ms ago, for no such call takes longer. Adding again changes nothing.
     pub fn add(&self, partition: Partition) {
         let now = self.shared.clock.monotonic();
-        self.add_from(partition, Monotonic(now.0.saturating_sub(nanos(ANSWER_WITHIN))));
+        self.add_from(
+            partition,
+            Monotonic(now.0.saturating_sub(unsigned_nanos(ANSWER_WITHIN))),
+        );
     }
 
     /// The same with the time just before the call that made the row.
     pub fn add_from(&self, partition: Partition, asked_at: Monotonic) {
         let held = Held {
-            until: asked_at + nanos(self.shared.lease),
+            until: asked_at + unsigned_nanos(self.shared.lease),
             added: self.shared.clock.monotonic(),
         };
         self.shared.lock().entry(partition).or_insert(held);
@@ -252,7 +255,7 @@ impl Task {
             self.tell(LeaseEvent::RosterLost);
         }
         self.roster_lost = !roster;
-        let until = asked_at + nanos(self.shared.lease);
+        let until = asked_at + unsigned_nanos(self.shared.lease);
         for renewal in renewals {
             let lost = {
                 let mut held = self.shared.lock();
@@ -293,8 +296,4 @@ impl Task {
             }
         }
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
