@@ -3,11 +3,11 @@
 //! No I/O and no clock: the connections put messages in (`receive`), the tender takes flushes out (`flush`) and puts
 //! the registry's answers in (`settle`).
 
+mod claim;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
-    time::Duration,
 };
 
 use isochrone_model::{
@@ -15,12 +15,13 @@ use isochrone_model::{
     id::{DaemonId, Domain, Epoch, Token, Topic},
     stamp::Stamp,
     time::{Monotonic, Offset, Reference, Second},
-    tracker::{Adoption, Book},
 };
 use isochrone_store::types::{Claimed, Left};
 use isochrone_transport::DeliveryId;
 
-use crate::buffer::{Pending, Ration};
+pub use claim::{Claim, NO_LINK, RENEWAL_BLIND, Stage};
+
+use crate::buffer::Ration;
 
 /// One partition of one run, on the worker that holds claims there.
 pub struct Slice {
@@ -33,7 +34,8 @@ pub struct Slice {
     /// First copies, further copies and so on since they were last collected, for the daemon's metrics.
     pub tally: Tally,
     pub(crate) claims: Vec<Option<Claim>>,
-    pub(crate) by_topic: HashMap<Arc<str>, usize, BuildHasherDefault<TopicHasher>>,
+    /// Asked for every message.
+    pub(crate) by_topic: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
     pub(crate) touched: Vec<usize>,
     pub(crate) facts: VecDeque<(Second, Facts)>,
     pub(crate) waiting: VecDeque<Waiting>,
@@ -45,55 +47,6 @@ pub struct Slice {
 
 /// Seconds whose facts wait for an entry. While the store is away, or nothing of this partition comes, the oldest fold.
 const FACTS: usize = 120;
-
-/// Instead of the number of a connection: there is none.
-pub const NO_LINK: usize = usize::MAX;
-
-/// One response topic held.
-pub struct Claim {
-    /// The response topic.
-    pub topic: Topic,
-    /// Fences what is written of it.
-    pub token: Token,
-    /// All that is known of it.
-    pub book: Book,
-    /// First copies so far in this topic's life.
-    pub total: u64,
-    /// The connection it is heard on, or [`NO_LINK`].
-    pub link: usize,
-    /// Where it stands.
-    pub stage: Stage,
-    /// When it was taken.
-    pub taken_at: Monotonic,
-    /// Devices that share it, as far as known.
-    pub devices: usize,
-    pub(crate) pending: Pending,
-    pub(crate) touched: bool,
-    pub(crate) takeover: Option<Takeover>,
-    pub(crate) subscribed_before: bool,
-    /// No subscription stands, since then.
-    pub(crate) deaf_since: Option<Reference>,
-}
-
-/// How far a claim has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// The broker has not confirmed the subscription.
-    Subscribing,
-    /// It has; the store has not been told.
-    Subscribed,
-    /// The producer may send.
-    Ready,
-    /// Settled or given back: what is left is the last flush.
-    Leaving,
-}
-
-/// The time nobody listened between two holders.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Takeover {
-    pub from: Reference,
-    pub until: Option<Reference>,
-}
 
 /// What holds for all topics of one second of receipt.
 #[derive(Clone, Copy, Debug, Default)]
@@ -360,86 +313,5 @@ impl Facts {
         self.bound_ns = self.bound_ns.max(other.bound_ns);
         self.era_changed |= other.era_changed;
         self.ack_limited |= other.ack_limited;
-    }
-}
-
-impl Claim {
-    fn new(claimed: &Claimed, link: usize, now: (Monotonic, Reference)) -> Claim {
-        let loaded = claimed.state.as_deref().map(Book::load).transpose();
-        let mut book = match loaded {
-            Ok(book) => book.unwrap_or_default(),
-            Err(problem) => {
-                tracing::error!(topic = %claimed.topic, "failed to read what the last holder saved: {problem}; counting anew");
-                Book::new()
-            }
-        };
-        let last_saved = claimed.state.as_ref().map_or(Reference(0), |_| book.row().saved_at);
-        book.adopt(match claimed.left {
-            Left::Never => Adoption::Fresh,
-            Left::GivenBack { session } => Adoption::GivenBack { session },
-            Left::Died => Adoption::Died { last_saved },
-        });
-        for device in &claimed.devices {
-            book.know(device.device.epoch);
-            book.last_word(device.device.epoch, &device.row, now.1);
-        }
-        let takeover = match claimed.left {
-            Left::Never => None,
-            Left::GivenBack { .. } => Some(claimed.left_at),
-            Left::Died => Some(last_saved),
-        };
-        Claim {
-            topic: claimed.topic.clone(),
-            token: claimed.token,
-            book,
-            total: claimed.stored + claimed.dropped,
-            link,
-            stage: Stage::Subscribing,
-            taken_at: now.0,
-            devices: claimed.devices.len(),
-            pending: Pending::default(),
-            touched: false,
-            takeover: takeover.map(|from| Takeover { from, until: None }),
-            subscribed_before: false,
-            deaf_since: Some(now.1),
-        }
-    }
-}
-
-impl Takeover {
-    /// How long nobody listened, when a message sent at `sent` and received at `received` was under way in it.
-    pub fn absence_ns(self, sent: Reference, received: Reference) -> u64 {
-        let until = self.until.unwrap_or(received);
-        if sent < until && received > self.from {
-            until.since_ns(self.from).max(0) as u64
-        } else {
-            0
-        }
-    }
-}
-
-/// How long a claim must be held before a renewal's list counts against it: a renewal under way when it was taken
-/// does not know it.
-pub const RENEWAL_BLIND: Duration = Duration::from_millis(1_500);
-
-/// Multiplies and shifts, eight bytes at a time: topics are short, and nobody who could flood a broker with topics can choose
-/// what we claim.
-#[derive(Default)]
-pub(crate) struct TopicHasher(u64);
-
-impl Hasher for TopicHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut hash = self.0 ^ 0xcbf2_9ce4_8422_2325;
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 29;
-        }
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
