@@ -131,6 +131,50 @@ async fn qos_2_is_delivered_exactly_once_over_reconnects() {
     }
 }
 
+/// An UNSUBSCRIBE that a broken connection took with it is said again to the session that is resumed, until it is answered.
+#[tokio::test]
+async fn unsubscribing_is_not_forgotten() {
+    let (tell, heard) = channel();
+    let url = peer(move |number, peer| {
+        peer.accept_3_1_1(u8::from(number > 0));
+        match number {
+            0 => {
+                let subscribe = peer.until(8);
+                peer.write(&[0x90, 3, subscribe[2], subscribe[3], 1]);
+                peer.until(10);
+            }
+            1 => {
+                let again = peer.until(10);
+                tell.send(again[4..].to_vec()).unwrap();
+                peer.write(&[0xb0, 2, again[2], again[3]]);
+                // Read, and so answered, before the connection breaks.
+                peer.until(12);
+            }
+            _ => {
+                tell.send(peer.read()).unwrap();
+                while !peer.read().is_empty() {}
+            }
+        }
+    });
+    let transport = open(&url).unwrap();
+    let mut config = connection("r", MqttVersion::V311);
+    config.keep_alive = Duration::from_secs(1);
+    let mut receiver = receiving(&*transport, config, &["t"], 1, true);
+    until("subscribed", &mut [], &mut [&mut receiver], |_, r| {
+        r[0].got.subscribed() == 1
+    })
+    .await;
+    receiver.subscriber.unsubscribe(&["t".into()]);
+    let mut told = Vec::new();
+    until("an answer, and peace", &mut [], &mut [&mut receiver], |_, _| {
+        told.extend(heard.try_iter());
+        told.len() == 2
+    })
+    .await;
+    // The topic again; then nothing but PINGREQ.
+    assert_eq!(told, [vec![0, 1, b't'], vec![0xc0, 0]]);
+}
+
 /// No more than the receive maximum is in flight, reasons are told apart, and a connection that stalls is given up.
 #[tokio::test]
 async fn receive_maximum_and_reasons_are_honoured() {

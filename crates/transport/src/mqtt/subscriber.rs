@@ -87,7 +87,8 @@ impl MqttSubscriber {
         } = self;
         let shared = session.buffer.clone();
         let Some(link) = session.link() else { return Ok(()) };
-        receiver.ask(link.tail(), &**clock)?;
+        let max_packet = link.max_packet;
+        receiver.ask(link.tail(), max_packet, &**clock)?;
         link.flush(cx, &**clock)?;
 
         let mut buffer = std::mem::take(&mut *shared.borrow_mut());
@@ -111,7 +112,7 @@ impl MqttSubscriber {
         };
         *shared.borrow_mut() = buffer;
         read?;
-        receiver.ask(link.tail(), &**clock)?;
+        receiver.ask(link.tail(), max_packet, &**clock)?;
         link.keep_alive(cx, &**clock)?;
         link.flush(cx, &**clock)?;
         receiver.watch_suback(suback, cx, &**clock)

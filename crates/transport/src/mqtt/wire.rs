@@ -136,7 +136,7 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Reads PUBACK, PUBREC, PUBREL or PUBCOMP; its properties are of no use here.
+    /// Reads PUBACK, PUBREC, PUBREL or PUBCOMP, whose properties are of no use here; of UNSUBACK the id.
     pub fn ack(&self) -> Result<Ack, &'static str> {
         let mut rest = self.body;
         let id = take_u16(&mut rest).ok_or("an acknowledgement without packet id")?;

@@ -22,6 +22,8 @@ use crate::{
 /// Filters and bytes of one SUBSCRIBE.
 const FILTERS: usize = 500;
 const FILTER_BYTES: usize = 32 * 1024;
+/// What a packet has beside its filters, at most: header, packet id, no properties.
+const OVERHEAD: usize = 8;
 /// SUBSCRIBE packets that may await their SUBACK.
 const ASKED: usize = 8;
 /// How long a SUBACK may take.
@@ -36,6 +38,8 @@ pub(super) struct Receiver {
     wanted: VecDeque<Arc<str>>,
     unwanted: VecDeque<Arc<str>>,
     asked: Vec<Asked>,
+    /// UNSUBSCRIBE packets that await their UNSUBACK: a session that is resumed may not have heard them.
+    leaving: Vec<(u16, Vec<Arc<str>>)>,
     last_id: u16,
     delivered: u64,
     acknowledged: u64,
@@ -71,6 +75,7 @@ impl Receiver {
             wanted: VecDeque::new(),
             unwanted: VecDeque::new(),
             asked: Vec::new(),
+            leaving: Vec::new(),
             last_id: 0,
             delivered: 0,
             acknowledged: 0,
@@ -121,13 +126,18 @@ impl Receiver {
                 self.wanted.push_back(topic.clone());
             }
         }
-        if !session_present {
+        let leaving = self.leaving.drain(..).flat_map(|(_, topics)| topics);
+        if session_present {
+            self.unwanted.extend(leaving);
+        } else {
+            drop(leaving);
             self.unwanted.clear();
         }
     }
 
-    /// Appends SUBSCRIBE and UNSUBSCRIBE packets.
-    pub(super) fn ask(&mut self, out: &mut Vec<u8>, clock: &dyn Clock) -> Result<(), Disconnected> {
+    /// Appends SUBSCRIBE and UNSUBSCRIBE packets, of no more bytes than the broker takes.
+    pub(super) fn ask(&mut self, out: &mut Vec<u8>, max_packet: usize, clock: &dyn Clock) -> Result<(), Disconnected> {
+        let most = FILTER_BYTES.min(max_packet.saturating_sub(OVERHEAD));
         let failed = |cause: String| {
             reason::needs_setting(
                 "subscribe error",
@@ -136,12 +146,13 @@ impl Receiver {
         };
         // A topic may have been dropped and wanted again: in that order, then.
         while !self.unwanted.is_empty() {
-            let topics = chunk(&mut self.unwanted);
+            let topics = chunk(&mut self.unwanted, most);
             let id = self.next_id();
             out.extend_from_slice(&codec::unsubscribe(self.version, id, &topics).map_err(failed)?);
+            self.leaving.push((id, topics));
         }
         while !self.wanted.is_empty() && self.asked.len() < ASKED {
-            let topics = chunk(&mut self.wanted);
+            let topics = chunk(&mut self.wanted, most);
             let id = self.next_id();
             out.extend_from_slice(&codec::subscribe(self.version, id, &topics, self.qos).map_err(failed)?);
             self.asked.push(Asked {
@@ -156,7 +167,9 @@ impl Receiver {
     fn next_id(&mut self) -> u16 {
         loop {
             self.last_id = self.last_id.wrapping_add(1).max(1);
-            if self.asked.iter().all(|asked| asked.id != self.last_id) {
+            let mut taken = self.asked.iter().map(|asked| asked.id);
+            let mut leaving = self.leaving.iter().map(|(id, _)| *id);
+            if !taken.any(|id| id == self.last_id) && !leaving.any(|id| id == self.last_id) {
                 return self.last_id;
             }
         }
@@ -180,7 +193,11 @@ impl Receiver {
                 Ok(())
             }
             packet::SUBACK => self.subscribed(frame, at, deliveries),
-            packet::UNSUBACK => Ok(()),
+            packet::UNSUBACK => {
+                let ack = frame.ack().map_err(reason::protocol)?;
+                self.leaving.retain(|(id, _)| *id != ack.id);
+                Ok(())
+            }
             kind => Err(reason::protocol(format_args!("packet type {kind} to a subscriber"))),
         }
     }
@@ -317,12 +334,12 @@ impl Receiver {
     }
 }
 
-/// Takes as many topics as one packet may hold.
-fn chunk(queue: &mut VecDeque<Arc<str>>) -> Vec<Arc<str>> {
+/// Takes as many topics as one packet may hold, and one at the least.
+fn chunk(queue: &mut VecDeque<Arc<str>>, most: usize) -> Vec<Arc<str>> {
     let mut bytes = 0;
     let mut taken = Vec::new();
     while let Some(topic) = queue.front()
-        && (taken.is_empty() || (taken.len() < FILTERS && bytes + topic.len() + 3 <= FILTER_BYTES))
+        && (taken.is_empty() || (taken.len() < FILTERS && bytes + topic.len() + 3 <= most))
     {
         bytes += topic.len() + 3;
         taken.extend(queue.pop_front());
