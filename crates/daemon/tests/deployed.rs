@@ -50,11 +50,17 @@ fn the_chart_knows_every_setting() {
     let mut schema: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     // The chart sets these itself: the probes' port, and how long a pod is given to end.
     let own = ["ISOCHRONE_LISTEN", "ISOCHRONE_SHUTDOWN"];
+    // What is secret has its place among the secrets alone: settings are variables of the environment.
+    fn plain(declaration: &Declaration, role: Role) -> bool {
+        !declaration.secret && declaration.readers.contains(&role)
+    }
     let places: [(&str, Belongs); 5] = [
-        ("every", |declaration| declaration.readers.len() == 3),
-        ("producer", |declaration| declaration.readers.contains(&Role::Producer)),
-        ("consumer", |declaration| declaration.readers.contains(&Role::Consumer)),
-        ("plotter", |declaration| declaration.readers.contains(&Role::Plotter)),
+        ("every", |declaration| {
+            !declaration.secret && declaration.readers.len() == 3
+        }),
+        ("producer", |declaration| plain(declaration, Role::Producer)),
+        ("consumer", |declaration| plain(declaration, Role::Consumer)),
+        ("plotter", |declaration| plain(declaration, Role::Plotter)),
         ("secret", |declaration| declaration.file),
     ];
     for (place, belongs) in places {

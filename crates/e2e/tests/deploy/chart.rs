@@ -43,6 +43,9 @@ fn every_object_is_valid() {
                 (&"http".into(), &"/metrics".into())
             );
             assert_eq!(monitor["apiVersion"], "monitoring.coreos.com/v1");
+            // As the dashboards' up{job=~"isochrone.*"} has it.
+            let job = endpoint["relabelings"][0]["replacement"].as_str();
+            assert!(job.is_some_and(|job| job.starts_with("isochrone")), "{monitor:#}");
         }
         assert!(known.len() >= 11, "{} objects", known.len());
         let file = folder.path().join("objects.yaml");
@@ -69,6 +72,42 @@ fn a_misspelt_setting_is_refused() {
             "{place}: {said}"
         );
     }
+}
+
+/// Values that cannot work together are refused, with the one to change.
+#[test]
+fn what_cannot_work_is_refused() {
+    for (values, wanted) in [
+        (&["mosquitto.enabled=false"][..], "producer.settings.ISOCHRONE_BROKER"),
+        (&["redis.enabled=false"], "settings.ISOCHRONE_REDIS_URL"),
+        (&["secrets.existing=broker"], "secrets.existingKeys"),
+        (&["secrets.existingKeys={ISOCHRONE_PASSWORD}"], "secrets.existing"),
+        (
+            &["producer.kind=Job", "producer.autoscaling.enabled=true"],
+            "producer.autoscaling.enabled",
+        ),
+        (
+            &["producer.kind=Job", "producer.settings.ISOCHRONE_AT_END=idle"],
+            "ISOCHRONE_AT_END",
+        ),
+        (&["producer.settings.ISOCHRONE_PASSWORD=x"], "ISOCHRONE_PASSWORD"),
+    ] {
+        let sets: Vec<_> = values.iter().flat_map(|value| ["--set", *value]).collect();
+        let output = helm(&[&["template"], &sets[..]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(wanted), "{values:?}: {said}");
+    }
+    let folder = tempfile::tempdir().expect("temp dir");
+    let elsewhere = [
+        "mosquitto.enabled=false",
+        "producer.settings.ISOCHRONE_BROKER=mqtts://broker.example.com",
+        "redis.enabled=false",
+        "secrets.values.ISOCHRONE_REDIS_URL=rediss://:secret@redis.example.com",
+    ];
+    let sets: Vec<_> = elsewhere.iter().flat_map(|value| ["--set", *value]).collect();
+    let environment = environment(pod(&render(&sets, &folder), "producer"));
+    assert_eq!(environment["ISOCHRONE_BROKER"], "mqtts://broker.example.com");
+    assert!(!environment.contains_key("ISOCHRONE_REDIS_URL"));
 }
 
 /// Numbers arrive as they were written, secrets as files, and the pod outlives ISOCHRONE_SHUTDOWN.
@@ -105,7 +144,7 @@ fn pods_are_given_what_the_values_say() {
     }
 }
 
-/// By default and with everything on a daemon has longer than its own time to finish, and the servers it writes to longer still.
+/// By default and with everything on a daemon has longer than its own time to finish, and the servers it writes to end after it.
 #[test]
 fn pods_have_time_to_finish() {
     let folder = tempfile::tempdir().expect("temp dir");
@@ -119,7 +158,10 @@ fn pods_have_time_to_finish() {
             let seconds: u64 = shutdown.trim_end_matches('s').parse().expect("seconds");
             assert!(grace(daemon) > seconds, "{role}: {shutdown}");
             for server in ["mosquitto", "redis"] {
-                assert!(grace(pod(&objects, server)) > grace(daemon), "{server}, {role}");
+                let server = pod(&objects, server);
+                let wait = &server["containers"][0]["lifecycle"]["preStop"]["exec"]["command"];
+                assert_eq!(*wait, serde_json::json!(["sleep", seconds.to_string()]));
+                assert!(grace(server) > seconds && grace(server) > grace(daemon), "{server:#}");
             }
         }
     }

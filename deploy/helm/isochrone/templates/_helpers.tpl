@@ -71,6 +71,31 @@ knows; secrets by the files that hold them. */}}
 {{- end -}}
 {{- end -}}
 
+{{/* Values that cannot work together: said before anything is installed. */}}
+{{- define "isochrone.check" -}}
+{{- $secrets := splitList " " (include "isochrone.secretNames" .) -}}
+{{- if and (not .Values.mosquitto.enabled) (not (has "ISOCHRONE_BROKER" $secrets)) (not (hasKey .Values.producer.settings "ISOCHRONE_BROKER")) -}}
+{{- fail "mosquitto.enabled is false: the broker must be in producer.settings.ISOCHRONE_BROKER or secrets.values.ISOCHRONE_BROKER" -}}
+{{- end -}}
+{{- if and (not .Values.redis.enabled) (not (has "ISOCHRONE_REDIS_URL" $secrets)) (not (hasKey .Values.settings "ISOCHRONE_REDIS_URL")) -}}
+{{- fail "redis.enabled is false: the store must be in settings.ISOCHRONE_REDIS_URL or secrets.values.ISOCHRONE_REDIS_URL" -}}
+{{- end -}}
+{{- if and .Values.secrets.existing (not .Values.secrets.existingKeys) -}}
+{{- fail "secrets.existing is set: secrets.existingKeys must list its keys that are settings" -}}
+{{- end -}}
+{{- if and .Values.secrets.existingKeys (not .Values.secrets.existing) -}}
+{{- fail "secrets.existingKeys is set: secrets.existing must be the name of a Secret" -}}
+{{- end -}}
+{{- if eq .Values.producer.kind "Job" -}}
+{{- if .Values.producer.autoscaling.enabled -}}
+{{- fail "producer.kind is Job: producer.autoscaling.enabled must be false, for a Job has all its pods from the start" -}}
+{{- end -}}
+{{- if eq (get .Values.producer.settings "ISOCHRONE_AT_END" | toString) "idle" -}}
+{{- fail "producer.kind is Job: producer.settings.ISOCHRONE_AT_END must not be idle, with which it would never end" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "isochrone.secretVolume" -}}
 - name: secrets
   projected:
