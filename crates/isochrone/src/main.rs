@@ -1,5 +1,6 @@
 //! Everything in one process: devices, consumers and plotter on an embedded broker and store; and what looks at runs.
 
+mod apart;
 mod broker;
 mod cli;
 mod doctor;

@@ -27,6 +27,8 @@ use isochrone_transport::{
 };
 use tokio::time::{Instant, timeout};
 
+use crate::apart::apart;
+
 /// How long one step of a session's removal may take.
 const STEP: Duration = Duration::from_secs(5);
 
@@ -114,16 +116,16 @@ fn told(run: &RunRecord, devices: usize, outcome: &Outcome, whole: bool) -> Stri
     text
 }
 
-/// Everything under which the run's devices and consumers may have had a session; and by broker why that of a device cannot be
-/// told.
+/// Everything under which the run's devices and consumers may have had a session; and for each device whose own cannot be told
+/// its broker and why.
 fn sessions(
     run: &RunRecord,
     all: &All,
     consumers: &[DaemonId],
     devices: &[Device],
-) -> (Vec<Session>, BTreeMap<String, String>) {
+) -> (Vec<Session>, Vec<(String, String)>) {
     let mut known = BTreeSet::new();
-    let (mut sessions, mut nameless) = (Vec::new(), BTreeMap::new());
+    let (mut sessions, mut nameless) = (Vec::new(), Vec::new());
     // Brokers keep nothing for who sends and receives with QoS 0.
     for device in devices.iter().filter(|device| device.qos > 0) {
         let consuming = plans(&all.consumer, &run.run, run.pins.partitions, consumers, device);
@@ -131,7 +133,7 @@ fn sessions(
         let publishing = match publishing(run, all, device) {
             Ok(config) => Some((device.url.clone(), config)),
             Err(why) => {
-                nameless.insert(device.url.clone(), why);
+                nameless.push((device.url.clone(), why));
                 None
             }
         };
@@ -171,16 +173,15 @@ fn publishing(run: &RunRecord, all: &All, device: &Device) -> Result<ConnectionC
     })
 }
 
-/// Connections are not `Send`: they get a thread of their own.
 async fn remove_all(sessions: Vec<Session>) -> Outcome {
-    let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_or_else(|_| Outcome::default(), |runtime| runtime.block_on(one_by_one(sessions)))
-    });
-    while !thread.is_finished() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    thread.join().unwrap_or_default()
+    let left = sessions.len();
+    let urls: Vec<_> = sessions.iter().map(|session| session.url.clone()).collect();
+    let removed = apart("purge", move || one_by_one(sessions)).await;
+    removed.unwrap_or_else(|why| Outcome {
+        removed: 0,
+        left,
+        why: urls.into_iter().map(|url| (url, why.clone())).collect(),
+    })
 }
 
 async fn one_by_one(sessions: Vec<Session>) -> Outcome {

@@ -107,6 +107,30 @@ async fn a_redis_outage_costs_nothing() {
     other.finish().await;
 }
 
+/// A consumer that is found dead, and may not join again for a while: it does when it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_refused_joins_later() {
+    let site = Site::real("again", "topic").await;
+    let consumer = site.consumer(&[]);
+    let listed = async || {
+        let roster = site.store.roster(&site.run).await.unwrap();
+        roster
+            .iter()
+            .any(|member| member.daemon == consumer.daemon && !member.ended)
+    };
+    site.wait("the consumer in the roster", listed).await;
+    let redis = site.redis.as_ref().unwrap();
+    // Of what a serving consumer asks for, only this needs it: a place in the roster.
+    assert_eq!(redis.ask("ACL SETUSER default -hvals"), "+OK");
+    let roster = format!("isochrone:{{{}}}:roster", site.run);
+    assert_eq!(redis.ask(&format!("HDEL {roster} {}", consumer.daemon)), ":1");
+    site.wait("a refusal", async || redis.ask("ACL LOG") != "*0").await;
+    assert!(!listed().await);
+    assert_eq!(redis.ask("ACL SETUSER default +hvals"), "+OK");
+    site.wait("the consumer in the roster again", listed).await;
+    consumer.finish().await;
+}
+
 /// A full buffer drops the oldest samples and counts every one: what is stored and dropped is what was received.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_buffer_counts_what_it_drops() {

@@ -1,7 +1,7 @@
 //! mosquitto and Redis on free loopback ports, killed by handle.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Write},
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
@@ -81,11 +81,18 @@ impl Server {
 
     /// Has Redis save everything as it is now.
     pub fn save(&self) {
+        assert_eq!(self.ask("SAVE"), "+OK");
+    }
+
+    /// The first line of what Redis answers to a command.
+    pub fn ask(&self, command: &str) -> String {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port)).expect("Redis");
-        connection.write_all(b"SAVE\r\n").expect("a command");
-        let mut answer = [0; 5];
-        connection.read_exact(&mut answer).expect("an answer");
-        assert_eq!(&answer, b"+OK\r\n");
+        connection
+            .write_all(format!("{command}\r\n").as_bytes())
+            .expect("a command");
+        let mut answer = String::new();
+        BufReader::new(connection).read_line(&mut answer).expect("an answer");
+        answer.trim_end().to_owned()
     }
 
     /// Kills Redis and starts it again with what was saved.

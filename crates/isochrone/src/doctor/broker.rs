@@ -13,7 +13,9 @@ use isochrone_transport::{
     Clean, ConnectionConfig, Deliveries, Delivery, DeliveryId, Offer, PublishEvent, Publisher, PublisherConfig,
     SubscribeEvent, Subscriber, SubscriberConfig, Worker,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
+
+use crate::apart::apart;
 
 /// More than brokers queue by default for one subscriber (mosquitto: 1,000).
 const PROBE: u64 = 3_000;
@@ -23,21 +25,7 @@ const STEP: Duration = Duration::from_secs(5);
 /// Connects as a device and as a consumer would, and fills the queue of a subscriber that does not acknowledge.
 pub async fn examine(all: &All, url: &str) -> Vec<Finding> {
     let (all, url) = (all.clone(), url.to_owned());
-    let probe = std::thread::Builder::new().name("doctor".to_owned()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok::<_, String>(runtime.block_on(probe(&all, &url)))
-    });
-    let finished = async {
-        let thread = probe.map_err(|error| error.to_string())?;
-        while !thread.is_finished() {
-            sleep(Duration::from_millis(20)).await;
-        }
-        thread.join().map_err(|_| "the probe failed".to_owned())?
-    };
-    match finished.await {
+    match apart("doctor", move || async move { probe(&all, &url).await }).await {
         Ok(findings) => findings,
         Err(error) => vec![Finding::fails("broker", &error, "see the log")],
     }

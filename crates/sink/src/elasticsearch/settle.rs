@@ -108,7 +108,7 @@ impl Elasticsearch {
         if self.bulk_bytes.fetch_min(half, Ordering::Relaxed) > half {
             warn!(
                 sink = "elasticsearch",
-                "413 for a request of {bytes} bytes; goes on with {half}"
+                "413 for a request of {bytes} bytes: it goes in halves, and later ones have {half} bytes or little more"
             );
         }
         let (one, other) = open.split_at(open.len() / 2);

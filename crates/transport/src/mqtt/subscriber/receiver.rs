@@ -127,15 +127,16 @@ impl Receiver {
             }
         }
         let leaving = self.leaving.drain(..).flat_map(|(_, topics)| topics);
-        if session_present {
-            self.unwanted.extend(leaving);
-        } else {
-            drop(leaving);
+        // One that is wanted again needs no UNSUBSCRIBE: the SUBSCRIBE replaces what stands.
+        let topics = &self.topics;
+        let gone = leaving.filter(|topic| session_present && !topics.contains_key(topic));
+        self.unwanted.extend(gone);
+        if !session_present {
             self.unwanted.clear();
         }
     }
 
-    /// Appends SUBSCRIBE and UNSUBSCRIBE packets, of no more bytes than the broker takes.
+    /// Appends SUBSCRIBE and UNSUBSCRIBE packets, of no more bytes than the broker takes unless one topic alone is longer.
     pub(super) fn ask(&mut self, out: &mut Vec<u8>, max_packet: usize, clock: &dyn Clock) -> Result<(), Disconnected> {
         let most = FILTER_BYTES.min(max_packet.saturating_sub(OVERHEAD));
         let failed = |cause: String| {
