@@ -195,8 +195,8 @@ settings! {
         /// Where a device's messages are listened for. Unset: where it publishes to.
         response_topic: Option<Template>, parse some!(response_template),
             valid "a topic without + and #, with placeholders from {{run}} {{device}} {{producer}} {{n}} {{topic}}";
-        /// Messages a second of each device; `max`: flat out within ISOCHRONE_IN_FLIGHT. A burst of ISOCHRONE_SCHEDULE has a rate of
-        /// its own.
+        /// Messages a second of each device; `max`: flat out within ISOCHRONE_IN_FLIGHT, with ISOCHRONE_SCHEDULE=constant alone. A
+        /// burst of ISOCHRONE_SCHEDULE has a rate of its own.
         rate: Rate = "1";
         /// How messages are spread over time.
         schedule: ScheduleKind = "constant";
