@@ -246,14 +246,15 @@ impl Book {
             .map_or(0, Track::in_flight)
     }
 
-    /// Every epoch has had its last word and nothing is awaited. True for a topic without epochs.
+    /// Every epoch has had its last word, or has been silent for a drain since its producer vanished, and nothing is awaited.
+    /// True for a topic without epochs.
     pub fn all_settled(&self) -> bool {
         self.tracks.iter().all(Track::settled)
     }
 
     /// Every epoch has had its last word, and that it sent nothing. False for a topic without epochs.
     pub fn is_of_nothing(&self) -> bool {
-        let sent_nothing = |track: &Track| track.end.is_some_and(|end| end.total == 0);
+        let sent_nothing = |track: &Track| track.end.is_some_and(|end| end.is_final && end.total == 0);
         !self.tracks.is_empty() && self.tracks.iter().all(sent_nothing)
     }
 

@@ -117,7 +117,7 @@ fn put_track(out: &mut Vec<u8>, track: &Track, base: i64) {
     put_point(out, track.highest, base);
     put_point(out, track.began, base);
     put_i64(out, track.last_arrival.0.wrapping_sub(base));
-    out.push(u8::from(track.end.is_some()));
+    out.push(track.end.map_or(0, |end| if end.is_final { 1 } else { 2 }));
     if let Some(end) = track.end {
         put_u64(out, end.total);
         put_i64(out, end.at.0.wrapping_sub(base));
@@ -158,12 +158,14 @@ fn get_track(input: &mut &[u8], base: i64) -> Option<Track> {
         last_arrival: get_time(input, base)?,
         ..Track::new(epoch, None)
     };
-    if get_byte(input)? != 0 {
+    let end = get_byte(input)?;
+    if end != 0 {
         let (total, at) = (get_u64(input)?, get_time(input, base)?);
         track.end = Some(End {
             total,
             at,
             last: get_point(input, base)?,
+            is_final: end == 1,
         });
     }
     let mut after = 0;

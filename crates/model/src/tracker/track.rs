@@ -41,7 +41,7 @@ pub struct Open {
     pub above: Option<Point>,
 }
 
-/// The producer's last word.
+/// The producer's last word, or what is known of one that vanished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     /// Sequences `0..total` exist.
@@ -50,6 +50,9 @@ pub struct End {
     pub at: Reference,
     /// The last sequence, where known.
     pub last: Option<Point>,
+    /// No more is to come: the producer said so itself, or vanished and nothing came for a drain. Who vanished may only be
+    /// cut off from the store, and sending.
+    pub is_final: bool,
 }
 
 /// What one message was to its epoch.
@@ -240,11 +243,17 @@ impl Track {
             due: due.1,
             sent: sent.1,
         });
+        let heard = End {
+            total,
+            at: now,
+            last,
+            is_final: row.ended,
+        };
         match &mut self.end {
             // A vanished producer that comes back knows better.
-            Some(end) if total > end.total => *end = End { total, at: now, last },
+            Some(end) if total > end.total || row.ended && !end.is_final => *end = heard,
             Some(_) => {}
-            None => self.end = Some(End { total, at: now, last }),
+            None => self.end = Some(heard),
         }
     }
 
@@ -255,6 +264,9 @@ impl Track {
         let waited = self.end.map(|end| now.since_ns(end.at.max(self.last_arrival)));
         if waited.is_some_and(|waited| waited >= drain) {
             self.open_tail();
+            if let Some(end) = &mut self.end {
+                end.is_final = true;
+            }
             return self.give_up_all();
         }
         while let Some((_, open)) = self.open.first_key_value() {
@@ -409,7 +421,8 @@ impl Track {
     }
 
     pub fn settled(&self) -> bool {
-        self.early.is_empty() && self.open.is_empty() && self.end.is_some_and(|end| end.total <= self.frontier)
+        let is_over = |end: End| end.is_final && end.total <= self.frontier;
+        self.early.is_empty() && self.open.is_empty() && self.end.is_some_and(is_over)
     }
 
     pub fn row(&self) -> EpochReceipt {
