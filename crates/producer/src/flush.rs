@@ -26,6 +26,9 @@ const MOST_PARTS_OF_A_FLUSH: usize = 4_096;
 const SECONDS_OF_A_DEVICE: usize = 64;
 /// Seconds whose whole-producer account waits for an entry of this partition.
 const MOST_ACCOUNTS: usize = 1_024;
+/// Flushes kept though the store has confirmed them: minutes' worth, when it takes writes and does not tell its life. The
+/// oldest are forgotten first.
+const MOST_RECENT: usize = 1_024;
 /// At least so many parts are kept, however few the devices.
 const LEAST_PARTS: usize = 4_096;
 
@@ -132,6 +135,9 @@ impl Outbox {
     /// The store has it.
     pub fn stored(&mut self, now: Monotonic) {
         if let Some(flush) = self.under_way.take() {
+            if self.recent.len() == MOST_RECENT {
+                self.recent.pop_front();
+            }
             self.recent.push_back((now, flush));
         }
     }
@@ -225,7 +231,7 @@ impl Outbox {
             && let Some((second, devices)) = self.seconds.pop_first()
         {
             parts += devices.len();
-            entries.push(self.entry(second, devices.into_values()));
+            entries.extend(self.entries(second, devices.into_values()));
         }
         self.parts -= parts;
         self.last_batch += 1;
@@ -243,38 +249,44 @@ impl Outbox {
         }))
     }
 
-    fn entry(&mut self, second: Second, devices: impl Iterator<Item = DueSecond>) -> NewEntry {
-        let Author { daemon, domain } = self.author;
+    /// The entries of a second: the first of them has the whole producer's account, which counts once.
+    fn entries(&mut self, second: Second, devices: impl Iterator<Item = DueSecond>) -> Vec<NewEntry> {
+        let parts: Vec<NewPart> = devices
+            .map(|due| NewPart {
+                key: due.part.epoch.to_string(),
+                token: Token(0),
+                samples: due.part.sent,
+                body: Bytes::from(due.part.encode()),
+            })
+            .collect();
+        let mut account = self.accounts.remove(&second).unwrap_or_default();
+        let entries = parts.chunks(NewEntry::MOST_PARTS).map(|parts| NewEntry {
+            kind: EntryKind::Send,
+            second,
+            head: Bytes::from(self.author.head(std::mem::take(&mut account)).encode()),
+            parts: parts.to_vec(),
+        });
+        entries.collect()
+    }
+}
+
+impl Author {
+    fn head(self, account: Account) -> SendHead {
         let Account {
             messages,
             late,
             extreme,
             bound_ns,
             era_changed,
-        } = self.accounts.remove(&second).unwrap_or_default();
-        let head = SendHead {
-            daemon,
-            domain,
+        } = account;
+        SendHead {
+            daemon: self.daemon,
+            domain: self.domain,
             messages,
             late,
             extreme,
             bound_ns,
             era_changed,
-        };
-        let mut parts = Vec::new();
-        for due in devices {
-            parts.push(NewPart {
-                key: due.part.epoch.to_string(),
-                token: Token(0),
-                samples: due.part.sent,
-                body: Bytes::from(due.part.encode()),
-            });
-        }
-        NewEntry {
-            kind: EntryKind::Send,
-            second,
-            head: Bytes::from(head.encode()),
-            parts,
         }
     }
 }

@@ -96,6 +96,8 @@ pub struct Life {
     /// Partitions with a question on its way.
     asking: BTreeSet<Partition>,
     reach: Reach,
+    /// It was said that the store is away, or refuses what is written.
+    told_away: bool,
     server_life: Option<String>,
     /// Of the reference clock, as it was last seen.
     era: Option<u32>,

@@ -24,7 +24,7 @@ use isochrone_model::{
 use isochrone_producer::{Error, Outcome, run};
 use isochrone_store::{
     Store,
-    types::{Entry, EntryId, EntryKind, Left, OpenRun, Pins, Role, SCHEMA},
+    types::{Entry, EntryId, EntryKind, Left, OpenRun, Pins, Role, RunState, SCHEMA},
 };
 use tokio::{
     task::{JoinHandle, spawn},
@@ -263,19 +263,61 @@ async fn flat_out_counts_like_any_other() {
 /// A producer whose place is given away says its last words and goes on as another; no place of either is missing.
 #[tokio::test]
 async fn a_lost_place_begins_a_new_life() {
-    let producer = Producer::start(&[
+    let (producer, run) = lose_place(&[("ISOCHRONE_BROKER", "memory:lost-place"), ("ISOCHRONE_RUN", "lost")]).await;
+    let (store, stop) = (producer.store.clone(), producer.stop.clone());
+    let sent = async || written(&store, &run).await.row_sum(|row| row.sent);
+    until("devices of a second life", async || {
+        written(&store, &run).await.rows.len() == 6
+    })
+    .await;
+    let before = sent().await;
+    until("messages of the second life", async || sent().await > before + 20).await;
+    stop.finish();
+    let outcome = producer.outcome().await.unwrap();
+    assert_eq!((outcome.lives, outcome.devices), (2, 6));
+    let written = written(&store, &run).await;
+    written.check(1);
+    assert_eq!(written.row_sum(|row| row.sent), outcome.sent);
+}
+
+/// Where its run drains meanwhile, for it was the only producer, it goes on in another, unless the run was named.
+#[tokio::test]
+async fn a_lost_place_in_a_run_that_drains_begins_another_run() {
+    let (producer, run) = lose_place(&[("ISOCHRONE_BROKER", "memory:lost-run")]).await;
+    let (store, stop) = (producer.store.clone(), producer.stop.clone());
+    store.advance_run(&run, RunState::Draining).await.unwrap();
+    let other = async || {
+        let runs = store.runs().await.unwrap();
+        runs.into_iter().find(|record| record.run != run)
+    };
+    until("another run", async || other().await.is_some()).await;
+    let second = other().await.unwrap().run;
+    until("messages in it", async || {
+        written(&store, &second).await.row_sum(|row| row.sent) > 20
+    })
+    .await;
+    stop.finish();
+    let outcome = producer.outcome().await.unwrap();
+    assert_eq!((outcome.lives, outcome.run), (2, Some(second)));
+}
+
+/// A producer of three devices whose roster row and leases were taken while it sent.
+async fn lose_place(variables: &[(&str, &str)]) -> (Producer, RunName) {
+    let basic = [
         ("ISOCHRONE_REDIS_URL", "memory:"),
-        ("ISOCHRONE_BROKER", "memory:lost-place"),
-        ("ISOCHRONE_RUN", "lost"),
         ("ISOCHRONE_DEVICES", "3"),
         ("ISOCHRONE_RATE", "100"),
         ("ISOCHRONE_QOS", "1"),
         ("ISOCHRONE_WAIT_FOR_CONSUMER", "false"),
-    ]);
-    let (store, stop) = (producer.store.clone(), producer.stop.clone());
-    let run: RunName = "lost".parse().unwrap();
-    let sent = async || written(&store, &run).await.row_sum(|row| row.sent);
-    until("messages", async || sent().await > 20).await;
+    ];
+    let producer = Producer::start(&[&basic, variables].concat());
+    let store = producer.store.clone();
+    until("a run", async || !store.runs().await.unwrap().is_empty()).await;
+    let run = store.runs().await.unwrap()[0].run.clone();
+    until("messages", async || {
+        written(&store, &run).await.row_sum(|row| row.sent) > 20
+    })
+    .await;
     let first = store.roster(&run).await.unwrap()[0].daemon;
     until("the producer's expulsion", async || {
         let counter = store.roster(&run).await.unwrap()[0].counter;
@@ -292,18 +334,7 @@ async fn a_lost_place_begins_a_new_life() {
         })
         .await;
     }
-    until("devices of a second life", async || {
-        written(&store, &run).await.rows.len() == 6
-    })
-    .await;
-    let before = sent().await;
-    until("messages of the second life", async || sent().await > before + 20).await;
-    stop.finish();
-    let outcome = producer.outcome().await.unwrap();
-    assert_eq!((outcome.lives, outcome.devices), (2, 6));
-    let written = written(&store, &run).await;
-    written.check(1);
-    assert_eq!(written.row_sum(|row| row.sent), outcome.sent);
+    (producer, run)
 }
 
 /// A run with other pins refuses by name.

@@ -309,6 +309,11 @@ pub struct NewEntry {
     pub parts: Vec<NewPart>,
 }
 
+impl NewEntry {
+    /// Parts of one stream entry: a store writes more as several, each with the same head.
+    pub const MOST_PARTS: usize = 1_500;
+}
+
 /// One topic's part of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPart {

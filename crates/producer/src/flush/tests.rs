@@ -75,6 +75,44 @@ fn a_last_word_comes_with_the_last_part() {
     assert!(last.rows.contains(&(Epoch(1), row(true))) && last.rows.len() == 2);
 }
 
+/// A second of many devices is several entries, and the account of the whole producer is in one of them alone.
+#[test]
+fn an_account_counts_once() {
+    let mut outbox = Outbox::new(outbox().author, 4_000);
+    let devices = 3_200;
+    for device in 0..devices {
+        let mut due = due(0, device);
+        due.part.epoch = Epoch(device);
+        outbox.add_account(Second(0), Account::of(&due));
+        outbox.add(Epoch(device), SendRow::default(), vec![due]);
+    }
+    let flush = outbox.next().unwrap();
+    let parts: Vec<usize> = flush.entries.iter().map(|entry| entry.parts.len()).collect();
+    assert_eq!(parts, [1_500, 1_500, 200]);
+    let heads = flush.entries.iter().map(|entry| SendHead::decode(&entry.head).unwrap());
+    let told: Vec<(u64, u64)> = heads.map(|head| (head.messages, head.late)).collect();
+    assert_eq!(told, [(devices, devices), (0, 0), (0, 0)]);
+}
+
+/// A store that takes everything and never says that it will keep it is not remembered without bound.
+#[test]
+fn what_the_store_may_forget_is_bounded() {
+    let mut outbox = outbox();
+    for second in 0..2 * MOST_RECENT as i64 {
+        outbox.add(Epoch(1), SendRow::default(), vec![due(second, second as u64)]);
+        outbox.next().unwrap();
+        outbox.stored(Monotonic(0));
+    }
+    outbox.repeat_recent();
+    let mut batches = Vec::new();
+    while let Some(flush) = outbox.next() {
+        batches.push(flush.batch);
+        outbox.under_way = None;
+    }
+    let newest = MOST_RECENT as u64 + 1..=2 * MOST_RECENT as u64;
+    assert_eq!(batches, newest.collect::<Vec<_>>());
+}
+
 /// After a lost lease nothing is taken with a row that is not final: what waits goes without, last words with the last of it.
 #[test]
 fn last_words_after_a_lost_lease_come_last() {

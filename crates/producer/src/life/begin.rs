@@ -148,6 +148,7 @@ impl Life {
             flying: BTreeSet::new(),
             asking: BTreeSet::new(),
             reach: Reach::There,
+            told_away: false,
             server_life,
             era: None,
             leased: true,
@@ -166,18 +167,20 @@ async fn join(context: &Context, request: &mut OpenRun) -> Result<Option<(RunRec
     let (store, daemon) = (&context.store, context.daemon);
     let patience = Patience::UntilFinishing;
     for attempt in 1.. {
-        let opened = persist(context, patience, "join a run", || store.open_run(request));
-        let Some(record) = opened.await? else {
-            return Ok(None);
+        let joined = async {
+            let opened = persist(context, patience, "join a run", || store.open_run(request));
+            let Some(record) = opened.await? else {
+                return Ok(None);
+            };
+            context.clock.follow(&record.run);
+            let enlisted = persist(context, patience, "join the run's roster", || {
+                store.enlist(&record.run, daemon, Role::Producer, None)
+            });
+            Ok(enlisted.await?.map(|ordinal| (record, ordinal)))
         };
-        context.clock.follow(&record.run);
-        let enlisted = persist(context, patience, "join the run's roster", || {
-            store.enlist(&record.run, daemon, Role::Producer, None)
-        });
-        match enlisted.await {
-            Ok(ordinal) => return Ok(ordinal.map(|ordinal| (record, ordinal))),
+        match joined.await {
             Err(StoreError::Run { .. }) if context.common.run.is_none() && attempt < JOINS => request.run = None,
-            Err(error) => return Err(error.into()),
+            joined => return Ok(joined?),
         }
     }
     Ok(None)

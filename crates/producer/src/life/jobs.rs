@@ -8,7 +8,7 @@ use isochrone_store::{
     types::{FlushAnswer, Role, TopicState},
 };
 use tokio::{task::JoinError, time::sleep};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Life, begin::DEVICES_AT_ONCE};
 use crate::Error;
@@ -130,6 +130,9 @@ impl Life {
         match answer {
             Ok(answer) => {
                 outbox.stored(now);
+                if std::mem::take(&mut self.told_away) {
+                    info!(run = %self.run, "the store is back");
+                }
                 if answer.shed > 0 {
                     warn!(%partition, entries = answer.shed, "the store holds more than ISOCHRONE_RETAIN: entries were left out");
                 }

@@ -42,7 +42,7 @@ impl Life {
                 self.reach = Reach::Restoring;
                 self.restore();
             }
-            Some(LeaseEvent::NewServerLife | LeaseEvent::Held(..) | LeaseEvent::Away | LeaseEvent::Back) => {}
+            Some(LeaseEvent::NewServerLife | LeaseEvent::Held { .. } | LeaseEvent::Away | LeaseEvent::Back) => {}
             // The keeper ends before this life only when the daemon's tasks are dropped.
             None => self.leased = false,
         }
@@ -53,7 +53,9 @@ impl Life {
         match error.fate() {
             Fate::Retry(after) => {
                 if self.reach.is_there() {
-                    warn!(run = %self.run, "failed to {error}; keeps counting and tries again");
+                    if !std::mem::replace(&mut self.told_away, true) {
+                        warn!(run = %self.run, "failed to {error}; keeps counting and tries again");
+                    }
                     self.reach = Reach::Asking { doubt: false };
                     self.read_life(self.pause(after));
                 }
@@ -97,7 +99,7 @@ impl Life {
         if doubt {
             self.lose().await;
         } else {
-            info!(run = %self.run, "the store is back");
+            // Whether it takes what is written, the next flush tells.
             self.flush();
         }
     }

@@ -110,7 +110,7 @@ impl Samples for RedisStore {
             let call = call.arg(daemon.to_string());
             sinks.iter().fold(call, |call, sink| call.arg(sink.as_str()))
         };
-        let answer = self.within(run, partition, &HOLD, fill).await?;
+        let answer = self.within_for_much(run, partition, &HOLD, fill).await?;
         if answer == Value::Nil {
             return Ok(None);
         }
