@@ -102,6 +102,11 @@ impl Pending {
         true
     }
 
+    /// Seconds held.
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     /// A part that the store left out: its samples are dropped, and it is told with `second` what else it counted.
     pub fn left_out(&mut self, second: Second, mut part: ReceiptPart) {
         for sample in part.samples.drain(..) {

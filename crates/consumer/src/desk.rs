@@ -14,7 +14,7 @@ use isochrone_model::{
     id::{DaemonId, Domain, Partition, RunName},
     time::{Clock, Monotonic, nanos},
 };
-use isochrone_store::{Error, Store};
+use isochrone_store::{Error, Fate, Store};
 use isochrone_transport::{Disconnected, Transport, Worker};
 use tokio::{runtime::Handle, sync::Notify};
 
@@ -72,6 +72,15 @@ pub struct Equipment {
     pub fail: Arc<dyn Fn(String) + Send + Sync>,
 }
 
+/// What the store was asked to do. One that refuses to write may answer questions all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    /// To answer a question.
+    Reading,
+    /// To take something.
+    Writing,
+}
+
 /// One worker thread's surroundings.
 pub struct Desk {
     /// What it was given.
@@ -96,7 +105,7 @@ pub struct Desk {
     pub tenders: RefCell<HashMap<(RunName, Partition), Rc<Tender>>>,
     transports: RefCell<HashMap<String, Arc<dyn Transport>>>,
     held_back: Cell<bool>,
-    store_away: Cell<bool>,
+    trouble: Cell<Option<Asked>>,
     reported_lost: RefCell<HashMap<(String, &'static str), Monotonic>>,
     been_away: Notify,
     watched: Notify,
@@ -121,7 +130,7 @@ impl Desk {
             tenders: RefCell::default(),
             transports: RefCell::default(),
             held_back: Cell::new(false),
-            store_away: Cell::new(false),
+            trouble: Cell::new(None),
             reported_lost: RefCell::default(),
             been_away: Notify::new(),
             watched: Notify::new(),
@@ -246,16 +255,22 @@ impl Desk {
         }
     }
 
-    /// One line when the store goes away.
-    pub fn store_is_away(&self, problem: &Error) {
-        if !self.store_away.replace(true) {
-            tracing::warn!("failed to {problem}; buffering until the store is back");
+    /// One line when the store does not do what it was asked.
+    pub fn store_is_away(&self, asked: Asked, problem: &Error) {
+        let said = self.trouble.get();
+        self.trouble.set(said.max(Some(asked)));
+        if said.is_none() {
+            match problem.fate() {
+                Fate::Retry(_) => tracing::warn!("failed to {problem}; buffering until the store is back"),
+                Fate::LetGo | Fate::Reject => tracing::error!("failed to {problem}; buffering until somebody mends it"),
+            }
         }
     }
 
-    /// One line when it is back.
-    pub fn store_is_back(&self) {
-        if self.store_away.replace(false) {
+    /// One line when it does again.
+    pub fn store_is_back(&self, asked: Asked) {
+        if self.trouble.get().is_some_and(|trouble| trouble <= asked) {
+            self.trouble.set(None);
             tracing::info!("the store is back");
         }
     }

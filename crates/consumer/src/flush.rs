@@ -16,6 +16,18 @@ use crate::{
     slice::{Facts, Slice},
 };
 
+/// Parts in one flush at most: bounds one script's time in Redis after an outage. A topic's own are never split.
+const MOST_PARTS: usize = 4_096;
+
+/// All that was pending at one moment, on its way in flush after flush.
+#[derive(Debug)]
+pub(crate) struct Round {
+    /// So many topics, the first of those touched, are still to be flushed.
+    topics: usize,
+    /// What is covered when they are.
+    covers: Vec<(usize, DeliveryId)>,
+}
+
 /// A flush, and what follows from its being stored.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -25,21 +37,26 @@ pub struct Batch {
     pub samples: usize,
     /// By connection: everything up to here may be acknowledged once it is stored.
     pub covers: Vec<(usize, DeliveryId)>,
+    /// All that was pending when the first of these flushes was made is in them.
+    pub is_last: bool,
 }
 
 impl Slice {
-    /// Takes everything pending, with each touched topic's state as of now; `None` when nothing changed.
+    /// Takes what is pending, with each touched topic's state as of now; `None` when nothing changed. Much of it is taken in
+    /// several flushes, the topics that have waited longest first.
     ///
     /// State and samples are taken at one instant, so a successor that loads the state awaits exactly what no entry holds.
     pub fn flush(&mut self, now: Reference, offset: Offset, absences: &Absences) -> Option<Batch> {
         self.watch_era(offset, now);
         if self.touched.is_empty() {
+            self.round = None;
             return None;
         }
         let mut seconds: BTreeMap<Second, Vec<NewPart>> = BTreeMap::new();
         let mut states = Vec::with_capacity(self.touched.len());
         let mut samples = 0;
-        for index in std::mem::take(&mut self.touched) {
+        let (touched, covers, is_last) = self.next_of_round();
+        for index in touched {
             let Some(claim) = self.claims.get_mut(index).and_then(Option::as_mut) else {
                 continue;
             };
@@ -82,8 +99,37 @@ impl Slice {
                 states,
             }),
             samples,
-            covers: self.covers(),
+            covers,
+            is_last,
         })
+    }
+
+    /// The topics of the next flush, what is covered when it is stored, and whether it ends its round.
+    fn next_of_round(&mut self) -> (Vec<usize>, Vec<(usize, DeliveryId)>, bool) {
+        let Round { topics, covers } = self.round.take().unwrap_or_else(|| Round {
+            topics: self.touched.len(),
+            covers: self.covers(),
+        });
+        // Some may have been let go of meanwhile.
+        let topics = topics.min(self.touched.len());
+        let mut parts = 0;
+        let mut fitting = 0;
+        for index in &self.touched[..topics] {
+            let claim = self.claims.get(*index).and_then(Option::as_ref);
+            parts += claim.map_or(0, |claim| claim.pending.parts().max(1));
+            if parts > MOST_PARTS && fitting > 0 {
+                break;
+            }
+            fitting += 1;
+        }
+        let later = self.touched.split_off(fitting);
+        let touched = std::mem::replace(&mut self.touched, later);
+        let left = topics - fitting;
+        if left == 0 {
+            return (touched, covers, true);
+        }
+        self.round = Some(Round { topics: left, covers });
+        (touched, Vec::new(), false)
     }
 
     /// The store left out the last `entries` of a flush that it would have taken: what they counted is in the next one, their

@@ -240,17 +240,27 @@ impl Run {
                 tracing::warn!(%run, "this consumer was found dead; joining again");
                 self.enlist_again(ordinal).await;
             }
+            // Taken again meanwhile: what was held there before is missing in the next renewal's list.
+            LeaseEvent::PartitionLost(partition) if hold.keeper.valid_until(partition).is_some() => {}
             LeaseEvent::PartitionLost(partition) => {
                 self.balance.holds(partition, false);
                 self.pool.tell(partition, Command::Lost { run, partition }).await;
             }
-            LeaseEvent::Held(partition, claims) => {
+            LeaseEvent::Held {
+                partition,
+                asked_at,
+                claims,
+            } => {
                 // An answer that was overtaken by the end of the hold says nothing.
                 let held = hold.keeper.valid_until(partition).is_some();
                 self.balance.holds(partition, held && !claims.is_empty());
-                self.pool
-                    .tell(partition, Command::Held { run, partition, claims })
-                    .await;
+                let held = Command::Held {
+                    run,
+                    partition,
+                    asked_at,
+                    claims,
+                };
+                self.pool.tell(partition, held).await;
             }
             LeaseEvent::NewServerLife => {
                 tracing::warn!(%run, "the store has restarted; writing again what is young");

@@ -11,7 +11,7 @@ use isochrone_store::types::DeviceState;
 use crate::{
     absence::Absences,
     buffer::{Ration, add_ranges},
-    slice::{Claim, RENEWAL_BLIND, Slice, Stage},
+    slice::{Claim, Slice, Stage},
 };
 
 impl Slice {
@@ -140,13 +140,12 @@ impl Slice {
         self.strangers.clear();
     }
 
-    /// Topics that a renewal's list says are not held any more.
-    pub fn lost(&self, held: &[(Topic, Token)], now: Monotonic) -> Vec<Topic> {
-        let blind = RENEWAL_BLIND.as_nanos() as i64;
+    /// Topics that a renewal's list, asked for at `asked_at`, says are not held any more. It does not know what was taken later.
+    pub fn lost(&self, held: &[(Topic, Token)], asked_at: Monotonic) -> Vec<Topic> {
         let held: HashMap<&Topic, Token> = held.iter().map(|(topic, token)| (topic, *token)).collect();
         let gone = self
             .claims()
-            .filter(|claim| now.since_ns(claim.taken_at) > blind && held.get(&claim.topic) != Some(&claim.token));
+            .filter(|claim| claim.taken_at < asked_at && held.get(&claim.topic) != Some(&claim.token));
         gone.map(|claim| claim.topic.clone()).collect()
     }
 

@@ -19,9 +19,9 @@ use isochrone_model::{
 use isochrone_store::types::{Claimed, Left};
 use isochrone_transport::DeliveryId;
 
-pub use claim::{Claim, NO_LINK, RENEWAL_BLIND, Stage};
+pub use claim::{Claim, NO_LINK, Stage};
 
-use crate::buffer::Ration;
+use crate::{buffer::Ration, flush::Round};
 
 /// One partition of one run, on the worker that holds claims there.
 pub struct Slice {
@@ -37,6 +37,8 @@ pub struct Slice {
     /// Asked for every message.
     pub(crate) by_topic: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
     pub(crate) touched: Vec<usize>,
+    /// What is on its way in several flushes.
+    pub(crate) round: Option<Round>,
     pub(crate) facts: VecDeque<(Second, Facts)>,
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) strangers: HashSet<Epoch>,
@@ -124,6 +126,7 @@ impl Slice {
             claims: Vec::new(),
             by_topic: HashMap::default(),
             touched: Vec::new(),
+            round: None,
             facts: VecDeque::new(),
             waiting: VecDeque::new(),
             strangers: HashSet::new(),
@@ -175,6 +178,7 @@ impl Slice {
         }
         self.by_topic.clear();
         self.touched.clear();
+        self.round = None;
         self.waiting.clear();
         held
     }

@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     claims::Room,
     connect::{LinkPlan, Sharing},
-    desk::Desk,
+    desk::{Asked, Desk},
     link::Link,
     slice::Slice,
 };
@@ -230,12 +230,12 @@ impl Tender {
         let _ = tokio::time::timeout_at(next, self.notify.notified()).await;
     }
 
-    fn put_off(&self, desk: &Desk, problem: &Error) {
+    fn put_off(&self, asked: Asked, problem: &Error, desk: &Desk) {
         let pause = match problem.fate() {
             Fate::Retry(after) => after.min(desk.equipment.lease / 6),
             Fate::LetGo | Fate::Reject => Duration::from_secs(1),
         };
         self.due.retry.set(Instant::now() + pause);
-        desk.store_is_away(problem);
+        desk.store_is_away(asked, problem);
     }
 }

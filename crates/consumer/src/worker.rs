@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use isochrone_daemon::wake_promptly;
 use isochrone_model::{
     id::{Partition, RunName, Token, Topic},
-    time::Clock,
+    time::{Clock, Monotonic},
 };
 use isochrone_store::types::Claimed;
 use tokio::{
@@ -47,6 +47,8 @@ pub enum Command {
         run: RunName,
         /// The partition.
         partition: Partition,
+        /// Before the store was asked.
+        asked_at: Monotonic,
         /// Topics and their tokens.
         claims: Vec<(Topic, Token)>,
     },
@@ -177,9 +179,14 @@ async fn obey(desk: Rc<Desk>, mut commands: mpsc::Receiver<Command>) {
                 partition,
                 claimed,
             } => listen(&desk, &hold, partition, claimed),
-            Command::Held { run, partition, claims } => {
+            Command::Held {
+                run,
+                partition,
+                asked_at,
+                claims,
+            } => {
                 if let Some(tender) = find(&desk, run, partition) {
-                    tender.held(&claims, &desk);
+                    tender.held(&claims, asked_at, &desk);
                 }
             }
             Command::Lost { run, partition } => {

@@ -1,6 +1,9 @@
 //! Keeps what this daemon holds: renews its rows in the roster and the partitions, all in one pipeline.
 
-use isochrone_model::id::{Partition, Token, Topic};
+use isochrone_model::{
+    id::{Partition, Token, Topic},
+    time::Monotonic,
+};
 
 mod diary;
 mod keeper;
@@ -14,8 +17,15 @@ pub enum LeaseEvent {
     RosterLost,
     /// The row in this partition is gone, and with it everything held there. It is not renewed any more.
     PartitionLost(Partition),
-    /// Renewed; these are the claims still held there.
-    Held(Partition, Vec<(Topic, Token)>),
+    /// Renewed.
+    Held {
+        /// Where.
+        partition: Partition,
+        /// Before the store was asked: what was taken later may not be in the list.
+        asked_at: Monotonic,
+        /// The claims held there.
+        claims: Vec<(Topic, Token)>,
+    },
     /// The store does not answer; what is held stays held for as long as nobody can see it expire.
     Away,
     /// The store answers again.

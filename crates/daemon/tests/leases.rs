@@ -174,10 +174,13 @@ async fn a_keeper_renews_and_tells_what_is_lost() {
     assert!(keeper.renew_now().await);
     assert!(keeper.valid(scene.partition));
     let first = keeper.valid_until(scene.partition).unwrap();
-    let held = event(&mut events, |event| matches!(event, LeaseEvent::Held(..))).await;
+    let held = event(&mut events, |event| matches!(event, LeaseEvent::Held { .. })).await;
+    let LeaseEvent::Held { partition, claims, .. } = held else {
+        panic!("{held:?}");
+    };
     assert_eq!(
-        held,
-        LeaseEvent::Held(scene.partition, vec![(scene.topic.clone(), claimed[0].token)])
+        (partition, claims),
+        (scene.partition, vec![(scene.topic.clone(), claimed[0].token)])
     );
     until("a renewal by itself", || async {
         keeper.valid_until(scene.partition).unwrap() > first

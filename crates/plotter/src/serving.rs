@@ -122,7 +122,7 @@ impl Serving {
                     self.to_reload.extend(self.holdings.keys());
                     self.to_reload.extend(self.retired.keys());
                 }
-                LeaseEvent::Held(..) | LeaseEvent::Away | LeaseEvent::Back => {}
+                LeaseEvent::Held { .. } | LeaseEvent::Away | LeaseEvent::Back => {}
             }
         }
     }

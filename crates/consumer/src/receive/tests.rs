@@ -318,6 +318,50 @@ fn a_flush_holds_all_seconds_and_one_state() {
     assert!(bench.flush().is_none(), "nothing changed");
 }
 
+/// After an outage there is much to write: it goes in several flushes, the longest waiting first, and what came before the first
+/// of them is acknowledged with the last.
+#[test]
+fn much_is_flushed_in_a_round() {
+    const TOPICS: usize = 5_000;
+    let mut bench = Bench::new();
+    bench.flush();
+    let now = (bench.now, OFFSET.at(bench.now));
+    for number in 0..TOPICS {
+        let topic = format!("t/{number}");
+        assert!(bench.slice.add(&claimed(&topic, &[]), 0, now));
+        let index = bench.slice.find(&topic).unwrap();
+        bench.slice.part(index, now.1.second()).unwrap().duplicates += 1;
+    }
+    bench.stamped(1, 0);
+    let mut flushed = Vec::new();
+    for is_last in [false, true] {
+        let batch = bench.flush().unwrap();
+        assert_eq!(batch.is_last, is_last);
+        let covers = if is_last { vec![(0, DeliveryId(1))] } else { Vec::new() };
+        assert_eq!(batch.covers, covers);
+        flushed.extend(batch.flush.states.iter().map(|state| state.topic.to_string()));
+        // Comes between two of them, is in the last one or the next round.
+        bench.stamped(1, flushed.len() as u64);
+    }
+    let topics = (0..TOPICS).map(|number| format!("t/{number}"));
+    assert_eq!(flushed, topics.chain(["t".to_owned()]).collect::<Vec<_>>());
+    let next = bench.flush().unwrap();
+    assert_eq!((next.is_last, next.flush.states.len(), next.samples), (true, 1, 1));
+    assert_eq!(next.covers, [(0, DeliveryId(3))]);
+}
+
+/// A renewal's list says nothing about what was taken after it had been asked for.
+#[test]
+fn a_list_counts_against_what_is_older() {
+    let mut bench = Bench::new();
+    let before = bench.now;
+    let now = (before + MS, OFFSET.at(before + MS));
+    bench.slice.add(&claimed("new", &[2]), 0, now);
+    assert_eq!(bench.slice.lost(&[("t".into(), Token(5))], before), []);
+    assert_eq!(bench.slice.lost(&[], before + MS), [Topic::from("t")]);
+    assert_eq!(bench.slice.lost(&[], before + 2 * MS).len(), 2);
+}
+
 /// What waits for the registry is not acknowledged, nor what came after it.
 #[test]
 fn what_waits_is_not_acknowledged() {

@@ -1,7 +1,5 @@
 //! One response topic that is held: its token, its book, and how far it has come.
 
-use std::time::Duration;
-
 use isochrone_model::{
     id::{Token, Topic},
     time::{Monotonic, Reference},
@@ -13,10 +11,6 @@ use crate::buffer::Pending;
 
 /// Instead of the number of a connection: there is none.
 pub const NO_LINK: usize = usize::MAX;
-
-/// How long a claim must be held before a renewal's list counts against it: a renewal under way when it was taken
-/// does not know it.
-pub const RENEWAL_BLIND: Duration = Duration::from_millis(1_500);
 
 /// One response topic held.
 pub struct Claim {

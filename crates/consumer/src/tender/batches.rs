@@ -11,7 +11,10 @@ use isochrone_transport::DeliveryId;
 use tokio::time::Instant;
 
 use super::{GROUP_COMMIT, Tender};
-use crate::{desk::Desk, link::FRESH};
+use crate::{
+    desk::{Asked, Desk},
+    link::FRESH,
+};
 
 /// Writes remembered of one partition: a few seconds' worth, or as many when the server takes writes and does not tell its
 /// life. The oldest are forgotten first.
@@ -49,23 +52,31 @@ impl Tender {
         if self.outstanding.borrow().is_some() && !self.send(desk).await {
             return false;
         }
-        let now = desk.clock.monotonic();
-        let offset = desk.clock.offset();
-        let batch = {
-            let mut slice = self.slice.borrow_mut();
-            desk.equipment.counters.add(std::mem::take(&mut slice.tally));
-            slice.flush(offset.at(now), offset, &desk.absences.borrow())
-        };
-        self.due.flushed.set(Instant::now());
-        self.forget_old(desk);
-        let Some(batch) = batch else {
-            // Nothing is left to be stored: what came in vain (a topic that is not held any more) is acknowledged as it is.
-            let covers = self.slice.borrow().covers();
-            self.acknowledge(&covers);
-            return true;
-        };
-        *self.outstanding.borrow_mut() = Some(batch);
-        self.send(desk).await
+        loop {
+            let now = desk.clock.monotonic();
+            let offset = desk.clock.offset();
+            let batch = {
+                let mut slice = self.slice.borrow_mut();
+                desk.equipment.counters.add(std::mem::take(&mut slice.tally));
+                slice.flush(offset.at(now), offset, &desk.absences.borrow())
+            };
+            self.due.flushed.set(Instant::now());
+            self.forget_old(desk);
+            let Some(batch) = batch else {
+                // Nothing is left to be stored: what came in vain (a topic that is not held any more) is acknowledged as it is.
+                let covers = self.slice.borrow().covers();
+                self.acknowledge(&covers);
+                return true;
+            };
+            let is_last = batch.is_last;
+            *self.outstanding.borrow_mut() = Some(batch);
+            if !self.send(desk).await {
+                return false;
+            }
+            if is_last {
+                return true;
+            }
+        }
     }
 
     /// Sends the outstanding batch.
@@ -88,11 +99,11 @@ impl Tender {
                 batch.flush.states.iter().map(|state| state.topic.clone()).collect()
             }
             Err(problem) => {
-                self.put_off(desk, &problem);
+                self.put_off(Asked::Writing, &problem, desk);
                 return false;
             }
         };
-        desk.store_is_back();
+        desk.store_is_back(Asked::Writing);
         if self.outstanding.borrow_mut().take().is_none() {
             // Dismissed meanwhile.
             return true;
@@ -100,7 +111,6 @@ impl Tender {
         desk.ration.borrow_mut().release(batch.samples);
         desk.equipment.counters.flushes.inc();
         self.keep(Write::Flush(batch.flush.clone()), desk);
-        self.acknowledge(&batch.covers);
         let still_ours = |topic: &Topic| {
             let slice = self.slice.borrow();
             let sent = batch
@@ -115,6 +125,8 @@ impl Tender {
         };
         let fenced: Vec<Topic> = fenced.into_iter().filter(still_ours).collect();
         self.drop_claims(&fenced, "another consumer holds it by now", desk);
+        // Only now: what the store did not take is for whoever resumes the session, which went with the claim.
+        self.acknowledge(&batch.covers);
         true
     }
 
@@ -145,7 +157,7 @@ impl Tender {
                 Write::GivenBack(claims, left) => self.tell_given_back(&claims, left, desk).await,
             };
             if let Err(problem) = repeated {
-                self.put_off(desk, &problem);
+                self.put_off(Asked::Writing, &problem, desk);
                 return false;
             }
         }

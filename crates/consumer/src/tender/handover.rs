@@ -11,7 +11,10 @@ use isochrone_transport::Clean;
 use tokio::time::Instant;
 
 use super::{INSIST, Tender, batches::Write};
-use crate::{desk::Desk, link::Link};
+use crate::{
+    desk::{Asked, Desk},
+    link::Link,
+};
 
 /// Before a connection is closed: it is quiet when nothing came for this long…
 const QUIET: Duration = Duration::from_millis(30);
@@ -156,7 +159,7 @@ impl Tender {
             match self.tell_given_back(list, left, desk).await {
                 Ok(()) => break,
                 Err(problem) if problem.fate() == Fate::LetGo => break,
-                Err(problem) => desk.store_is_away(&problem),
+                Err(problem) => desk.store_is_away(Asked::Writing, &problem),
             }
             if self.hold.stop.is_aborting() {
                 return;

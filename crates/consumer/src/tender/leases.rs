@@ -1,10 +1,10 @@
 //! What the leases say: connections that may come back, claims that are gone, claims nobody here knows.
 
-use std::{rc::Rc, slice};
+use std::{rc::Rc, slice, time::Duration};
 
 use isochrone_model::{
     id::{Token, Topic},
-    time::Monotonic,
+    time::{Monotonic, nanos, unsigned_nanos},
 };
 use isochrone_store::{
     Fate,
@@ -15,10 +15,13 @@ use tokio::time::Instant;
 
 use super::{INSIST, Tender};
 use crate::{
-    desk::Desk,
+    desk::{Asked, Desk},
     link::Link,
-    slice::{Claim, RENEWAL_BLIND},
+    slice::Claim,
 };
+
+/// How long a claim that only the store knows may still be on its way here, or on its way back.
+const ON_ITS_WAY: Duration = Duration::from_millis(1_500);
 
 impl Tender {
     /// Lets lost connections try again, once the lease has been renewed after they were lost.
@@ -51,7 +54,7 @@ impl Tender {
 
     /// Whether a renewal that began after `at` found this partition's lease standing.
     fn renewed_since(&self, at: Monotonic, desk: &Desk) -> bool {
-        let lease = desk.equipment.lease.as_nanos() as u64;
+        let lease = unsigned_nanos(desk.equipment.lease);
         let until = self.hold.keeper.valid_until(self.partition);
         until.is_some_and(|until| until.0 >= at.0 + lease)
     }
@@ -67,10 +70,10 @@ impl Tender {
         let _ = renewal.await;
     }
 
-    /// The leases' list of what is held here: what is not in it is gone, and what only it knows is nobody's.
-    pub fn held(&self, held: &[(Topic, Token)], desk: &Desk) {
+    /// The leases' list of what was held here at `asked_at`: what is not in it is gone, and what only it knows is nobody's.
+    pub fn held(&self, held: &[(Topic, Token)], asked_at: Monotonic, desk: &Desk) {
         let now = desk.clock.monotonic();
-        let lost = self.slice.borrow().lost(held, now);
+        let lost = self.slice.borrow().lost(held, asked_at);
         self.drop_claims(&lost, "its lease was taken over", desk);
         let strange = self.slice.borrow().unknown(held);
         let mut unknown = self.unknown.borrow_mut();
@@ -80,15 +83,13 @@ impl Tender {
             .map(|claim| (claim.clone(), since(&claim)))
             .collect();
         *unknown = listed;
-        // Those may still be on their way to us, or on their way back, for as long as a renewal may be blind. And a server
-        // that has lost its newest writes is told them again first: what was given back is then given back as it was.
-        let blind = RENEWAL_BLIND.as_nanos() as i64;
+        // A server that has lost its newest writes is told them again first: what was given back is then given back as it was.
         let same_life = if desk.equipment.store.memory().is_zero() {
             now
         } else {
             desk.equipment.server.life_confirmed_at()
         };
-        let is_stray = |since: Monotonic| now.since_ns(since) > blind && same_life > since;
+        let is_stray = |since: Monotonic| now.since_ns(since) > nanos(ON_ITS_WAY) && same_life > since;
         let strays = unknown.iter().filter(|(_, since)| is_stray(**since));
         let strays: Vec<_> = strays.map(|(claim, _)| claim.clone()).collect();
         if !strays.is_empty() {
@@ -113,9 +114,9 @@ impl Tender {
             Ok(()) => {}
             Err(problem) if problem.fate() == Fate::LetGo => {}
             // The next renewals name them again.
-            Err(problem) => return self.put_off(desk, &problem),
+            Err(problem) => return self.put_off(Asked::Writing, &problem, desk),
         }
-        desk.store_is_back();
+        desk.store_is_back(Asked::Writing);
         for GivenBack { topic, token, .. } in strays {
             tracing::warn!(run = %self.hold.run, %topic, "gave back a topic that the store had listed as ours and that was not listened for");
             let ours = |claim: &Claim| claim.topic == topic && claim.token == token;

@@ -6,7 +6,7 @@ use isochrone_model::id::Topic;
 use tokio::time::Instant;
 
 use super::{EXPIRE, Tender};
-use crate::desk::Desk;
+use crate::desk::{Asked, Desk};
 
 /// Shortest time between two questions about unknown epochs.
 const LOOK_UP: Duration = Duration::from_millis(200);
@@ -28,13 +28,13 @@ impl Tender {
             .await;
         match answer {
             Ok(lost) => {
-                desk.store_is_back();
+                desk.store_is_back(Asked::Writing);
                 self.slice.borrow_mut().told_ready(&topics);
                 self.drop_claims(&lost, "it was no longer ours when we had subscribed", desk);
                 // What the devices have said meanwhile decides how long to wait for them.
                 self.due.look_pause.set(Duration::ZERO);
             }
-            Err(problem) => self.put_off(desk, &problem),
+            Err(problem) => self.put_off(Asked::Writing, &problem, desk),
         }
     }
 
@@ -59,9 +59,9 @@ impl Tender {
         let (store, run, partition) = (desk.equipment.store.clone(), self.hold.run.clone(), self.partition);
         let devices = match desk.ask(async move { store.devices(&run, partition).await }).await {
             Ok(devices) => devices,
-            Err(problem) => return self.put_off(desk, &problem),
+            Err(problem) => return self.put_off(Asked::Reading, &problem, desk),
         };
-        desk.store_is_back();
+        desk.store_is_back(Asked::Reading);
         let now = desk.clock.reference();
         let mut slice = self.slice.borrow_mut();
         slice.devices(

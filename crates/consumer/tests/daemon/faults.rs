@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use isochrone_model::id::Topic;
+use isochrone_model::id::{Partition, Topic};
 use isochrone_store::types::TopicStatus;
 
-use crate::site::Site;
+use crate::site::{Consumer, Site};
 
 /// A consumer killed: its successor takes over after the lease, and what the dead one had read and not stored is
 /// unrecorded; every message is in one count.
@@ -165,22 +165,7 @@ async fn a_fenced_consumer_lets_go() {
     site.await_status(TopicStatus::Ready, 1).await;
     device.send(100).await;
     let partition = device.topic.partition(8);
-    site.wait("an eviction", async || {
-        let leases = site.store.leases(&site.run, &[partition]).await.unwrap();
-        let counter = leases
-            .iter()
-            .find(|(_, daemon, _)| *daemon == consumer.daemon)
-            .map(|(_, _, counter)| *counter);
-        match counter {
-            Some(counter) => site
-                .store
-                .evict(&site.run, partition, consumer.daemon, counter)
-                .await
-                .unwrap(),
-            None => false,
-        }
-    })
-    .await;
+    evict(&site, &consumer, partition).await;
     device.send(100).await;
     site.wait("the claim to be let go", async || {
         consumer.counter("isochrone_consumer_fenced_total") == 1
@@ -199,6 +184,45 @@ async fn a_fenced_consumer_lets_go() {
     );
     assert_eq!(stored + dropped, epoch.unique);
     consumer.finish().await;
+}
+
+/// With ISOCHRONE_ACK=stored it acknowledges nothing that was not stored: its session has it still for whoever is next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_consumer_acknowledges_only_what_is_stored() {
+    let site = Site::real("fenced-stored", "topic").await;
+    let consumer = site.consumer(&[("ISOCHRONE_ACK", "stored")]);
+    let mut device = site.device("t/1", 1).await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.send(100).await;
+    evict(&site, &consumer, device.topic.partition(8)).await;
+    device.send(200).await;
+    site.wait("the claim to be let go", async || {
+        consumer.counter("isochrone_consumer_fenced_total") == 1
+    })
+    .await;
+    site.await_status(TopicStatus::Ready, 1).await;
+    device.end(&site).await;
+    site.await_status(TopicStatus::Closed, 1).await;
+    let (row, stored, _) = site.row("t/1").await;
+    let epoch = &row.epochs[&device.epoch];
+    assert_eq!(
+        (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard),
+        (300, 0, 0, 0),
+        "{row:?}"
+    );
+    assert_eq!(stored, 300);
+    consumer.finish().await;
+}
+
+/// Has a consumer found dead in a partition, as a watcher would that never saw it renew.
+async fn evict(site: &Site, consumer: &Consumer, partition: Partition) {
+    site.wait("an eviction", async || {
+        let leases = site.store.leases(&site.run, &[partition]).await.unwrap();
+        let row = leases.iter().find(|(_, daemon, _)| *daemon == consumer.daemon);
+        let Some((_, daemon, counter)) = row else { return false };
+        site.store.evict(&site.run, partition, *daemon, *counter).await.unwrap()
+    })
+    .await;
 }
 
 /// Two topics of one partition.

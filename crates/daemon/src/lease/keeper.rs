@@ -57,7 +57,7 @@ struct Done {
 struct Held {
     /// Nobody may take over before this.
     until: Monotonic,
-    /// When it was added: an answer to an earlier question says nothing about it.
+    /// When it was last added: that it is gone, in answer to an earlier question, says nothing about it.
     added: Monotonic,
 }
 
@@ -103,7 +103,8 @@ impl LeaseKeeper {
     }
 
     /// Renews this partition from now on. Call it once the row stands (after `claim`, `register` or `hold`); the lease is
-    /// then timed from 500 ms ago, for no such call takes longer. Adding again changes nothing.
+    /// then timed from 500 ms ago, for no such call takes longer. Adding again, for another claim there, makes answers that
+    /// were asked for before it say nothing.
     pub fn add(&self, partition: Partition) {
         let now = self.shared.clock.monotonic();
         self.add_from(
@@ -114,11 +115,16 @@ impl LeaseKeeper {
 
     /// The same with the time just before the call that made the row.
     pub fn add_from(&self, partition: Partition, asked_at: Monotonic) {
+        let added = self.shared.clock.monotonic();
         let held = Held {
             until: asked_at + unsigned_nanos(self.shared.lease),
-            added: self.shared.clock.monotonic(),
+            added,
         };
-        self.shared.lock().entry(partition).or_insert(held);
+        self.shared
+            .lock()
+            .entry(partition)
+            .and_modify(|held| held.added = added)
+            .or_insert(held);
     }
 
     /// Stops renewing this partition.
@@ -260,13 +266,14 @@ impl Task {
             let lost = {
                 let mut held = self.shared.lock();
                 match held.get_mut(&renewal.partition) {
-                    // Given up, or given up and taken again, while the question was under way.
+                    // Given up while the question was under way.
                     None => continue,
-                    Some(one) if one.added > asked_at => continue,
                     Some(one) if renewal.alive => {
-                        one.until = until;
+                        one.until = one.until.max(until);
                         false
                     }
+                    // Gone, and taken again since.
+                    Some(one) if one.added > asked_at => continue,
                     Some(_) => held.remove(&renewal.partition).is_some(),
                 }
             };
@@ -274,9 +281,11 @@ impl Task {
                 self.tell(LeaseEvent::PartitionLost(renewal.partition));
             } else {
                 // Dropped when the holder is slow: the next renewal says it again.
-                let _ = self
-                    .events
-                    .try_send(LeaseEvent::Held(renewal.partition, renewal.claims));
+                let _ = self.events.try_send(LeaseEvent::Held {
+                    partition: renewal.partition,
+                    asked_at,
+                    claims: renewal.claims,
+                });
             }
         }
     }
