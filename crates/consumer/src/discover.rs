@@ -153,7 +153,11 @@ impl Discovery {
         }
         self.refused.retain(|run| found.iter().any(|record| record.run == *run));
         let named = self.context.common.run.is_some();
-        Ok(named && found.iter().any(|record| record.state == RunState::Closed))
+        let closed = found.iter().find(|record| record.state == RunState::Closed);
+        if let Some(record) = closed.filter(|_| named) {
+            tracing::info!(run = %record.run, "the run that ISOCHRONE_RUN names is closed: nothing is left to listen for");
+        }
+        Ok(named && closed.is_some())
     }
 
     fn start_run(&mut self, record: &RunRecord) -> Result<(), Error> {

@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fmt::Display,
     future::{Future, pending},
+    ops::Range,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -22,6 +23,7 @@ use isochrone_model::{
 };
 use isochrone_store::{
     Store,
+    run::name_at,
     types::{OpenRun, Role, RunRecord},
 };
 use tokio::{task::JoinSet, time::timeout};
@@ -40,6 +42,9 @@ use crate::{
 
 /// What the end of a run may take beside the drain: last cuts, and a large fleet's disconnects.
 const SETTLE: Duration = Duration::from_secs(60);
+
+/// What is appended to the time that names a run whose store no one else sees.
+const LONE_RUN: Range<u32> = 1_000..10_000;
 
 /// How often is looked whether anything has been connected.
 const LOOK: Duration = Duration::from_secs(1);
@@ -65,6 +70,12 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         all.producer.broker = broker.url();
     }
     let (clock, store) = chassis::open_store(&all.common)?;
+    let own_store = all.common.redis_url.iter().any(|url| url.starts_with("memory:"));
+    if all.common.run.is_none() && own_store && broker.is_none() {
+        // Client ids and topics hold the run's name, and other programs with stores of their own may begin in the same second.
+        let begun = clock.offset().at(clock.monotonic());
+        all.common.run = Some(name_at(begun, rand::random_range(LONE_RUN))?);
+    }
     let request = OpenRun {
         run: all.common.run.clone(),
         pins: all.common.pins(),
@@ -96,7 +107,6 @@ pub async fn run(mut all: All, source: &Source, format: Format, wanted: Wanted) 
         &plotter.tasks,
         &measuring,
     );
-    let own_store = all.common.redis_url.iter().any(|url| url.starts_with("memory:"));
     let length = Length::of(&all.producer);
     let places = Places {
         broker: broker.is_none().then_some(all.producer.broker.as_str()),

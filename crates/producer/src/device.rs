@@ -70,6 +70,8 @@ pub struct Wants {
     pub ended: bool,
     /// Its connection failed or ended.
     pub trouble: Option<Box<Disconnected>>,
+    /// The broker refused a message, for this reason.
+    pub refused: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

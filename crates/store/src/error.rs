@@ -12,7 +12,7 @@ pub enum Error {
     Url(String),
     /// Unreachable, timed out, broken off, or unable to do it now (loading, memory full, disk or replicas failing, busy): the
     /// call may or may not have happened.
-    #[error("reach the store at {address}: {cause}")]
+    #[error("reach the store at {address} (ISOCHRONE_REDIS_URL): {cause}")]
     Away {
         /// Host and port, without secrets.
         address: String,
@@ -20,7 +20,7 @@ pub enum Error {
         cause: String,
     },
     /// The server refused: password, permission, a command it lacks.
-    #[error("use the store at {address}: {cause}")]
+    #[error("use the store at {address} (ISOCHRONE_REDIS_URL): {cause}")]
     Refused {
         /// Host and port, without secrets.
         address: String,

@@ -211,7 +211,10 @@ impl RunRecord {
 }
 
 /// A run's default name: the UTC time, `2026-01-31T12-00-00Z`; `attempt` above 1 is appended.
-pub(crate) fn name_at(now: Reference, attempt: u32) -> Result<RunName, Error> {
+///
+/// # Errors
+/// A time that no name can be made of.
+pub fn name_at(now: Reference, attempt: u32) -> Result<RunName, Error> {
     let seconds = now.0.div_euclid(1_000_000_000);
     let (year, month, day) = civil(seconds.div_euclid(86_400));
     let of_day = seconds.rem_euclid(86_400);

@@ -226,7 +226,7 @@ impl Task {
         let answer = match timeout(ANSWER_WITHIN, call).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::Away {
-                address: "ISOCHRONE_REDIS_URL".to_owned(),
+                address: "its address".to_owned(),
                 cause: format!("no answer within {ANSWER_WITHIN:?}"),
             }),
         };

@@ -110,6 +110,7 @@ pub fn producer(settings: &ProducerSettings, _common: &Common, findings: &mut Fi
             ),
         );
     }
+    of_each_device(settings, findings);
     if let Some(duration) = settings.duration
         && settings.ramp + settings.warmup >= duration
     {
@@ -121,6 +122,32 @@ pub fn producer(settings: &ProducerSettings, _common: &Common, findings: &mut Fi
         );
     }
     payload(settings, findings);
+}
+
+/// What tells several devices of a producer apart: the broker throws out one client for another of the same id.
+fn of_each_device(settings: &ProducerSettings, findings: &mut Findings<'_>) {
+    if settings.devices < 2 {
+        return;
+    }
+    let (id, name) = (&settings.client_id, &settings.device_name);
+    if !id.uses("device") && !id.uses("n") {
+        findings.add(
+            &["ISOCHRONE_CLIENT_ID", "ISOCHRONE_DEVICES"],
+            format!(
+                "ISOCHRONE_CLIENT_ID is \"{id}\": must name {{{{device}}}} or {{{{n}}}} with ISOCHRONE_DEVICES={}, each needs an id of its own",
+                settings.devices
+            ),
+        );
+    }
+    if !name.uses("n") {
+        findings.add(
+            &["ISOCHRONE_DEVICE_NAME", "ISOCHRONE_DEVICES"],
+            format!(
+                "ISOCHRONE_DEVICE_NAME is \"{name}\": must name {{{{n}}}} with ISOCHRONE_DEVICES={}, each needs a name of its own",
+                settings.devices
+            ),
+        );
+    }
 }
 
 /// The template must compile, and every size must hold the stamp.

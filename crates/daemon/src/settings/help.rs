@@ -93,7 +93,8 @@ pub fn reference() -> String {
          - A setting marked Secret is never shown, nor is what may be one in a URL: user, password, the values of its query. With\n  \
            `isochrone` give it by file or environment: others on the host see its flags.\n\
          - Durations: `250ms`, `30s`, `5m`. Sizes: `64KiB`. Rates: `1000`, `1/30s`.\n\
-         - `isochrone` alone: 10 devices of 100 messages a second for 10 s, with claims unlimited, unless set. Its devices share\n\
+         - `isochrone` alone: 10 devices of 100 messages a second for 10 s, with claims unlimited, which wait 30 s for a consumer, unless\n\
+         \x20 set; without any connection by then it fails. Its devices share\n\
          \x20 ISOCHRONE_QUEUE (200,000 in all, at most 10,000 each) and, on the embedded broker, ISOCHRONE_IN_FLIGHT (20,000 in all,\n\
          \x20 at most 1,000 each), unless set. Each gets 100 and 10 at least, so beyond 2,000 devices all together hold more.\n",
     );

@@ -177,7 +177,7 @@ settings! {
     producer {
         /// Where devices connect to.
         broker: String = "mqtt://localhost:1883", parse broker_url, valid "a URL such as mqtt://localhost:1883 or mqtts://broker.example.com:8883";
-        /// Client id of a device's connection.
+        /// Client id of a device's connection; each needs one of its own.
         client_id: Template = "{{run}}-{{device}}", parse device_template,
             valid "a text with placeholders from {{run}} {{device}} {{producer}} {{n}}";
         /// MQTT version.
@@ -223,7 +223,7 @@ settings! {
         stamp: StampPlace = "text";
         /// The payload, with placeholders `{{stamp}} {{device}} {{run}} {{seq}} {{random …}} {{pad}}` (`random` takes `int LOW HIGH`,
         /// `float LOW HIGH [DIGITS]`, `gauss MEAN DEVIATION [DIGITS]`, `hex LENGTH`, `text LENGTH`, `bytes LENGTH`, `bool`, `uuid` or
-        /// `pick A B …`); a JSON object without `{{stamp}}` gets a first field `isochrone`. Unset: the stamp alone, padded to ISOCHRONE_PAYLOAD_SIZE.
+        /// `pick A B …`); a JSON object without `{{stamp}}` gets a first field `isochrone`, or with ISOCHRONE_STAMP=bytes the stamp before it, which is no JSON then. Unset: the stamp alone, padded to ISOCHRONE_PAYLOAD_SIZE.
         payload: Option<String>;
         /// File that holds the payload, in place of ISOCHRONE_PAYLOAD.
         payload_file: Option<PathBuf>;

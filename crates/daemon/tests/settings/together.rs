@@ -65,6 +65,32 @@ fn payload_and_size_go_together() {
     );
 }
 
+/// So is one client id, or one name, for the devices of a producer.
+#[test]
+fn devices_are_told_apart() {
+    let said = |id: &str, name: &str, devices: &str| {
+        lines::<ProducerSettings>(&[
+            ("ISOCHRONE_CLIENT_ID", id),
+            ("ISOCHRONE_DEVICE_NAME", name),
+            ("ISOCHRONE_DEVICES", devices),
+        ])
+    };
+    for (id, name, devices) in [
+        ("fix", "fix", "1"),
+        ("{{device}}", "d{{n}}", "2"),
+        ("c{{n}}", "{{n}}", "9"),
+    ] {
+        assert!(said(id, name, devices).is_empty(), "{id} {name} {devices}");
+    }
+    assert_eq!(
+        said("{{run}}", "{{producer}}", "2"),
+        [
+            "ISOCHRONE_CLIENT_ID is \"{{run}}\": must name {{device}} or {{n}} with ISOCHRONE_DEVICES=2, each needs an id of its own",
+            "ISOCHRONE_DEVICE_NAME is \"{{producer}}\": must name {{n}} with ISOCHRONE_DEVICES=2, each needs a name of its own",
+        ]
+    );
+}
+
 /// One client id for several connections is refused: they would throw each other out for ever.
 #[test]
 fn a_client_id_of_many_claims_tells_them_apart() {

@@ -83,12 +83,12 @@ fn parse_subject(text: &str) -> Option<Subject> {
     }
 }
 
-/// `99.9`, or `999` for the same, as the report's keys have it.
+/// `99.9`, or `999` for the same, as the report's keys have it: nines alone, for `p101` is a slip and not 10.1.
 fn parse_percent(text: &str) -> Option<f64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let percent = if plain { text.parse::<f64>().ok()? } else { return None };
     match text.contains('.') {
-        false if percent > 100.0 && text.len() > 2 => {
+        false if percent > 100.0 && text.bytes().all(|byte| byte == b'9') => {
             let (whole, decimals) = text.split_at_checked(2)?;
             format!("{whole}.{decimals}").parse().ok()
         }

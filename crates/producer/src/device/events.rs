@@ -43,7 +43,8 @@ impl Emulated {
                 PublishEvent::Completed { due, released, at, .. } => {
                     self.account.completed(due, at.since_ns(released));
                 }
-                PublishEvent::Refused { sequence, due, .. } => {
+                PublishEvent::Refused { sequence, due, reason } => {
+                    wants.refused = Some(reason);
                     self.account.refused(sequence, due);
                     self.unanswered.retain(|&other| other != sequence);
                 }

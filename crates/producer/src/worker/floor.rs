@@ -66,6 +66,8 @@ struct Agenda {
     news: Vec<usize>,
     /// Reasons already logged since all was well.
     troubles: BTreeSet<&'static str>,
+    /// Reasons for which the broker refused a message, each logged once.
+    refusals: BTreeSet<&'static str>,
     /// Devices that have been connected once.
     connected: usize,
     /// Devices that are connected now.
@@ -363,6 +365,14 @@ impl Floor {
                 (true, false) => warn!(reason = trouble.reason, "connection: {}", trouble.detail),
                 (false, _) => {}
             }
+        }
+        if let Some(reason) = wants.refused
+            && self.agenda.borrow_mut().refusals.insert(reason)
+        {
+            error!(
+                reason,
+                "the broker refuses messages ({reason}); each is counted as refused: check its access list and limits for ISOCHRONE_TOPIC"
+            );
         }
     }
 

@@ -89,10 +89,13 @@ pub(super) fn lookup(shown: &str, error: &io::Error) -> Disconnected {
     )
 }
 
+/// MQTT 3.1.1 gives no reason (3.1.4, 4.8); the most frequent that is not the broker's own end is said.
+const CLOSED: &str = "the broker closed the connection, as it does when another client comes with the same client id";
+
 /// A read or write error on a connection that was up; `None` for an end of file.
 pub(super) fn broken(error: Option<&io::Error>) -> Disconnected {
     let Some(error) = error else {
-        return disconnected("closed by peer", "the broker closed the connection");
+        return disconnected("closed by peer", CLOSED);
     };
     if let Some(tls) = tls_cause(error) {
         return from_tls("the connection", "", tls);
@@ -101,7 +104,7 @@ pub(super) fn broken(error: Option<&io::Error>) -> Disconnected {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
             disconnected("reset by peer", "the connection was reset")
         }
-        io::ErrorKind::UnexpectedEof => disconnected("closed by peer", "the broker closed the connection"),
+        io::ErrorKind::UnexpectedEof => disconnected("closed by peer", CLOSED),
         io::ErrorKind::TimedOut => disconnected("tcp timeout", "the connection timed out"),
         _ => disconnected("io error", format!("the connection broke: {error}")),
     }
