@@ -112,6 +112,15 @@ impl Closer {
         if self.seen.borrow().as_deref().is_some_and(follows) {
             return Ok(Pass::Follows);
         }
+        // The last of them has the run drain itself; of one that died the watcher hears. Until then a large roster is read once.
+        let sending = |roster: &[Member]| {
+            roster
+                .iter()
+                .any(|member| member.role == Role::Producer && member.stands())
+        };
+        if record.state == RunState::Open && self.seen.borrow().as_deref().is_some_and(sending) {
+            return Ok(Pass::Leads);
+        }
         let roster = answer(ANSWER_WITHIN, store.roster(&self.run)).await?;
         if follows(&roster) {
             return Ok(Pass::Follows);

@@ -211,3 +211,41 @@ fn tls_without_effect_is_said() {
     assert_eq!(said(producer.stderr()), 1, "{}", producer.stderr());
     assert!(said(consumer.stderr()) > 0, "{}", consumer.stderr());
 }
+
+/// Messages that the broker refuses are one line with its reason, and counted.
+#[test]
+fn refused_messages_are_said() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let path = folder.path().join("access");
+    std::fs::write(&path, "topic read #").expect("access list");
+    let lines = format!("allow_anonymous true\nacl_file {}", path.display());
+    let site = Site::with(Mosquitto::start_with(&lines, free_port()), Redis::start(), &[]);
+    let broker = site.mosquitto.url();
+    let run = [
+        "--broker",
+        &broker,
+        "--mqtt-version",
+        "5",
+        "--qos",
+        "1",
+        "--devices",
+        "3",
+    ];
+    let run = [
+        &run[..],
+        &["--count", "20", "--drain", "1s", "--lease", "1s", "--format", "json"],
+    ]
+    .concat();
+    let ended = output("isochrone", &run, &[]);
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let refusals = said
+        .lines()
+        .filter(|line| line.contains("refuses messages (not authorised)"));
+    assert!((1..=2).contains(&refusals.count()), "once for each worker: {said}");
+    let (report, code) = read(&ended);
+    assert_eq!(
+        (code, ledger(&report, "refused"), ledger(&report, "lost")),
+        (0, 60, 60),
+        "{report:#}"
+    );
+}
