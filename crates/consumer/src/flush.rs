@@ -1,6 +1,9 @@
 //! From what is pending to one atomic write: all open seconds of a partition, and the state as of their end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use isochrone_model::{
@@ -26,6 +29,8 @@ pub(crate) struct Round {
     topics: usize,
     /// What is covered when they are.
     covers: Vec<(usize, DeliveryId)>,
+    /// Seconds with entries so far: what holds for them is said in each, and forgotten with the last.
+    told: BTreeSet<Second>,
 }
 
 /// A flush, and what follows from its being stored.
@@ -55,7 +60,7 @@ impl Slice {
         let mut seconds: BTreeMap<Second, Vec<NewPart>> = BTreeMap::new();
         let mut states = Vec::with_capacity(self.touched.len());
         let mut samples = 0;
-        let (touched, covers, is_last) = self.next_of_round();
+        let (touched, mut round) = self.next_of_round();
         for index in touched {
             let Some(claim) = self.claims.get_mut(index).and_then(Option::as_mut) else {
                 continue;
@@ -87,9 +92,16 @@ impl Slice {
             parts,
         });
         let entries: Vec<NewEntry> = entries.collect();
-        // A second that has no entry yet may have one in the next flush: what holds for it is kept until then.
-        let written = |second: Second| entries.binary_search_by_key(&second, |entry| entry.second).is_ok();
-        self.facts.retain(|(second, _)| !written(*second));
+        round.told.extend(entries.iter().map(|entry| entry.second));
+        let is_last = round.topics == 0;
+        let covers = if is_last {
+            // A second that has no entry yet may have one in the next flush: what holds for it is kept until then.
+            self.facts.retain(|(second, _)| !round.told.contains(second));
+            round.covers
+        } else {
+            self.round = Some(round);
+            Vec::new()
+        };
         self.fresh = 0;
         self.batch += 1;
         Some(Batch {
@@ -104,14 +116,20 @@ impl Slice {
         })
     }
 
-    /// The topics of the next flush, what is covered when it is stored, and whether it ends its round.
-    fn next_of_round(&mut self) -> (Vec<usize>, Vec<(usize, DeliveryId)>, bool) {
-        let Round { topics, covers } = self.round.take().unwrap_or_else(|| Round {
+    /// Whether part of what was pending at one moment is still to be flushed.
+    pub fn is_in_round(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// The topics of the next flush, and the round as it is after it.
+    fn next_of_round(&mut self) -> (Vec<usize>, Round) {
+        let mut round = self.round.take().unwrap_or_else(|| Round {
             topics: self.touched.len(),
             covers: self.covers(),
+            told: BTreeSet::new(),
         });
         // Some may have been let go of meanwhile.
-        let topics = topics.min(self.touched.len());
+        let topics = round.topics.min(self.touched.len());
         let mut parts = 0;
         let mut fitting = 0;
         for index in &self.touched[..topics] {
@@ -124,12 +142,8 @@ impl Slice {
         }
         let later = self.touched.split_off(fitting);
         let touched = std::mem::replace(&mut self.touched, later);
-        let left = topics - fitting;
-        if left == 0 {
-            return (touched, covers, true);
-        }
-        self.round = Some(Round { topics: left, covers });
-        (touched, Vec::new(), false)
+        round.topics = topics - fitting;
+        (touched, round)
     }
 
     /// The store left out the last `entries` of a flush that it would have taken: what they counted is in the next one, their

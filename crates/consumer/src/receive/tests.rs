@@ -333,10 +333,20 @@ fn much_is_flushed_in_a_round() {
         bench.slice.part(index, now.1.second()).unwrap().duplicates += 1;
     }
     bench.stamped(1, 0);
+    bench.slice.facts_of(now.1.second()).era_changed = true;
+    let era_changed = |batch: &Batch| {
+        let heads = batch
+            .flush
+            .entries
+            .iter()
+            .map(|entry| ReceiptHead::decode(&entry.head).unwrap());
+        heads.map(|head| head.era_changed).collect::<Vec<_>>()
+    };
     let mut flushed = Vec::new();
     for is_last in [false, true] {
         let batch = bench.flush().unwrap();
         assert_eq!(batch.is_last, is_last);
+        assert_eq!(era_changed(&batch), [true], "said in each");
         let covers = if is_last { vec![(0, DeliveryId(1))] } else { Vec::new() };
         assert_eq!(batch.covers, covers);
         flushed.extend(batch.flush.states.iter().map(|state| state.topic.to_string()));
@@ -347,7 +357,10 @@ fn much_is_flushed_in_a_round() {
     assert_eq!(flushed, topics.chain(["t".to_owned()]).collect::<Vec<_>>());
     let next = bench.flush().unwrap();
     assert_eq!((next.is_last, next.flush.states.len(), next.samples), (true, 1, 1));
-    assert_eq!(next.covers, [(0, DeliveryId(3))]);
+    assert_eq!(
+        (next.covers.clone(), era_changed(&next)),
+        (vec![(0, DeliveryId(3))], vec![false])
+    );
 }
 
 /// A renewal's list says nothing about what was taken after it had been asked for.

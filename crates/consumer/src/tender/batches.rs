@@ -52,7 +52,12 @@ impl Tender {
         if self.outstanding.borrow().is_some() && !self.send(desk).await {
             return false;
         }
+        // What came since a round was left unfinished is in the next one.
+        let mut resumes = self.slice.borrow().is_in_round();
         loop {
+            if self.again.get() && !self.resend(desk).await {
+                return false;
+            }
             let now = desk.clock.monotonic();
             let offset = desk.clock.offset();
             let batch = {
@@ -73,7 +78,7 @@ impl Tender {
             if !self.send(desk).await {
                 return false;
             }
-            if is_last {
+            if is_last && !std::mem::take(&mut resumes) {
                 return true;
             }
         }

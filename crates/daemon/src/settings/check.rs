@@ -126,7 +126,7 @@ pub fn producer(settings: &ProducerSettings, _common: &Common, findings: &mut Fi
 
 /// What tells several devices of a producer apart: the broker throws out one client for another of the same id.
 fn of_each_device(settings: &ProducerSettings, findings: &mut Findings<'_>) {
-    if settings.devices < 2 {
+    if settings.devices < 2 || !settings.broker.starts_with("mqtt") {
         return;
     }
     let (id, name) = (&settings.client_id, &settings.device_name);

@@ -264,9 +264,6 @@ impl Track {
         let waited = self.end.map(|end| now.since_ns(end.at.max(self.last_arrival)));
         if waited.is_some_and(|waited| waited >= drain) {
             self.open_tail();
-            if let Some(end) = &mut self.end {
-                end.is_final = true;
-            }
             return self.give_up_all();
         }
         while let Some((_, open)) = self.open.first_key_value() {
@@ -286,9 +283,12 @@ impl Track {
         std::mem::take(&mut self.early)
     }
 
-    /// Makes what was sent last and never came an open range.
+    /// Makes what was sent last and never came an open range: no more is to come.
     pub fn open_tail(&mut self) {
         self.raise_total();
+        if let Some(end) = &mut self.end {
+            end.is_final = true;
+        }
         let Some(end) = self.end.filter(|end| end.total > self.frontier) else {
             return;
         };
