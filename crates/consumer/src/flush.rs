@@ -11,16 +11,13 @@ use isochrone_model::{
     id::{Token, Topic},
     time::{Offset, Reference, Second},
 };
-use isochrone_store::types::{EntryKind, NewEntry, NewPart, ReceiptFlush, TopicSave};
+use isochrone_store::types::{EntryKind, MOST_PARTS_OF_A_FLUSH, NewEntry, NewPart, ReceiptFlush, TopicSave};
 use isochrone_transport::DeliveryId;
 
 use crate::{
     absence::Absences,
     slice::{Facts, Slice},
 };
-
-/// Parts in one flush at most: bounds one script's time in Redis after an outage. A topic's own are never split.
-const MOST_PARTS: usize = 4_096;
 
 /// All that was pending at one moment, on its way in flush after flush.
 #[derive(Debug)]
@@ -135,7 +132,8 @@ impl Slice {
         for index in &self.touched[..topics] {
             let claim = self.claims.get(*index).and_then(Option::as_ref);
             parts += claim.map_or(0, |claim| claim.pending.parts().max(1));
-            if parts > MOST_PARTS && fitting > 0 {
+            // A topic's own parts are never split.
+            if parts > MOST_PARTS_OF_A_FLUSH && fitting > 0 {
                 break;
             }
             fitting += 1;

@@ -1,9 +1,13 @@
 //! Keeps what this daemon holds: renews its rows in the roster and the partitions, all in one pipeline.
 
+use std::time::Duration;
+
 use isochrone_model::{
     id::{Partition, Token, Topic},
     time::Monotonic,
 };
+use isochrone_store::Error;
+use tokio::time::timeout;
 
 mod diary;
 mod keeper;
@@ -32,4 +36,15 @@ pub enum LeaseEvent {
     Back,
     /// The server's run id changed: register again and send again what is younger than `store.memory()`.
     NewServerLife,
+}
+
+/// A call to the store with a deadline.
+pub(crate) async fn answer<T>(within: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(within, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::Away {
+            address: "its address".to_owned(),
+            cause: format!("no answer within {within:?}"),
+        }),
+    }
 }

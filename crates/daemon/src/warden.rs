@@ -15,13 +15,12 @@ use std::{
 
 use isochrone_model::id::{DaemonId, RunName};
 use isochrone_store::{
-    Error,
     lease::ANSWER_WITHIN,
     types::{Member, Role, RunRecord},
 };
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{sync::watch, task::JoinHandle};
 
-use crate::Context;
+use crate::{Context, lease::answer};
 
 mod closer;
 mod watcher;
@@ -118,17 +117,6 @@ fn leads(daemon: DaemonId, roster: &[Member]) -> bool {
 fn watches_leases(daemon: DaemonId, roster: &[Member], lives: impl Fn(DaemonId) -> bool) -> bool {
     let is_outside = !roster.iter().any(|member| member.daemon == daemon && member.stands());
     is_outside || elders(daemon, roster).filter(|elder| lives(elder.daemon)).count() < LEASE_WATCHERS
-}
-
-/// A call with a deadline.
-async fn answer<T>(within: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match timeout(within, call).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Error::Away {
-            address: "ISOCHRONE_REDIS_URL".to_owned(),
-            cause: format!("no answer within {within:?}"),
-        }),
-    }
 }
 
 #[cfg(test)]

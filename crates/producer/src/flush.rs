@@ -16,12 +16,10 @@ use isochrone_model::{
     row::SendRow,
     time::{Monotonic, Second},
 };
-use isochrone_store::types::{EntryKind, NewEntry, NewPart, SendFlush};
+use isochrone_store::types::{EntryKind, MOST_PARTS_OF_A_FLUSH, NewEntry, NewPart, SendFlush};
 
 use crate::rows::DueSecond;
 
-/// Parts in one flush: bounds one script's time in Redis after an outage.
-const MOST_PARTS_OF_A_FLUSH: usize = 4_096;
 /// Parts kept while the store is away, a device; then the oldest due-seconds are merged, so that no count is lost.
 const SECONDS_OF_A_DEVICE: usize = 64;
 /// Seconds whose whole-producer account waits for an entry of this partition.

@@ -150,18 +150,6 @@ impl RedisStore {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
     }
 
-    /// Runs one script in a partition, whose answer grows with the run.
-    async fn within_for_much(
-        &self,
-        run: &RunName,
-        partition: Partition,
-        script: &'static Script,
-        fill: impl FnOnce(Call) -> Call,
-    ) -> Result<Value, Error> {
-        let place = self.place(run, partition, self.known(run).await?);
-        self.connection.call_for_much(fill(place.call(script))).await
-    }
-
     /// Runs one script in a partition.
     async fn within(
         &self,

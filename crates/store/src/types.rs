@@ -296,6 +296,9 @@ pub struct Renewal {
     pub claims: Vec<(Topic, Token)>,
 }
 
+/// Parts that a daemon puts into one flush: bounds one script's time in Redis after an outage.
+pub const MOST_PARTS_OF_A_FLUSH: usize = 4_096;
+
 /// One stream entry: one second, one flush, of one daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEntry {

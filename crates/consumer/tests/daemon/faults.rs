@@ -5,7 +5,10 @@ use std::time::Duration;
 use isochrone_model::id::{Partition, Topic};
 use isochrone_store::types::TopicStatus;
 
-use crate::site::{Consumer, Site};
+use crate::{
+    device::Hand,
+    site::{Consumer, Site},
+};
 
 /// A consumer killed: its successor takes over after the lease, and what the dead one had read and not stored is
 /// unrecorded; every message is in one count.
@@ -59,14 +62,7 @@ async fn acknowledged_when_stored_loses_nothing() {
     device.send(500).await;
     device.end(&site).await;
     site.await_status(TopicStatus::Closed, 1).await;
-    let (row, stored, _) = site.row("t/1").await;
-    let epoch = &row.epochs[&device.epoch];
-    assert_eq!(
-        (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard),
-        (1_500, 0, 0, 0),
-        "{row:?}"
-    );
-    assert_eq!(stored, 1_500);
+    all_stored(&site, &device, 1_500).await;
     second.finish().await;
 }
 
@@ -90,14 +86,7 @@ async fn a_redis_outage_costs_nothing() {
     device.send(200).await;
     device.end(&site).await;
     site.await_status(TopicStatus::Closed, 1).await;
-    let (row, stored, dropped) = site.row("t/1").await;
-    let epoch = &row.epochs[&device.epoch];
-    assert_eq!(
-        (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard),
-        (1_600, 0, 0, 0),
-        "{row:?}"
-    );
-    assert_eq!((stored, dropped), (1_600, 0));
+    assert_eq!(all_stored(&site, &device, 1_600).await, 0, "samples dropped");
     assert!(holder.is_some_and(|(daemon, _)| daemon == consumer.daemon || daemon == other.daemon));
     assert_eq!(
         consumer.counter("isochrone_consumer_fenced_total") + other.counter("isochrone_consumer_fenced_total"),
@@ -203,15 +192,21 @@ async fn a_fenced_consumer_acknowledges_only_what_is_stored() {
     site.await_status(TopicStatus::Ready, 1).await;
     device.end(&site).await;
     site.await_status(TopicStatus::Closed, 1).await;
-    let (row, stored, _) = site.row("t/1").await;
+    all_stored(&site, &device, 300).await;
+    consumer.finish().await;
+}
+
+/// All that a device sent came and is stored; answers how many samples were dropped.
+async fn all_stored(site: &Site, device: &Hand, sent: u64) -> u64 {
+    let (row, stored, dropped) = site.row(device.topic.as_str()).await;
     let epoch = &row.epochs[&device.epoch];
     assert_eq!(
         (epoch.unique, epoch.lost, epoch.unrecorded, epoch.unheard),
-        (300, 0, 0, 0),
+        (sent, 0, 0, 0),
         "{row:?}"
     );
-    assert_eq!(stored, 300);
-    consumer.finish().await;
+    assert_eq!(stored, sent);
+    dropped
 }
 
 /// Has a consumer found dead in a partition, as a watcher would that never saw it renew.

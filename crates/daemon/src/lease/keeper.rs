@@ -13,13 +13,13 @@ use isochrone_model::{
     id::{DaemonId, Partition, RunName},
     time::{Clock, Monotonic, unsigned_nanos},
 };
-use isochrone_store::{Error, Store, lease::ANSWER_WITHIN, types::Renewal};
+use isochrone_store::{Store, lease::ANSWER_WITHIN, types::Renewal};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{LeaseEvent, diary::Diary};
+use super::{LeaseEvent, answer, diary::Diary};
 use crate::{Context, clock::SystemClock};
 
 /// Events on their way to the holder. `Held` ones that find no room are dropped, for the next renewal repeats them; the
@@ -223,13 +223,7 @@ impl Task {
         let partitions: Vec<Partition> = self.shared.lock().keys().copied().collect();
         let asked_at = self.shared.clock.monotonic();
         let call = self.store.renew(&self.run, self.daemon, &partitions);
-        let answer = match timeout(ANSWER_WITHIN, call).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::Away {
-                address: "its address".to_owned(),
-                cause: format!("no answer within {ANSWER_WITHIN:?}"),
-            }),
-        };
+        let answer = answer(ANSWER_WITHIN, call).await;
         let answered = answer.is_ok();
         match answer {
             Ok((roster, renewals)) => self.renewed(roster, renewals, asked_at),

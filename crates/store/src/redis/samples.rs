@@ -106,11 +106,10 @@ impl Samples for RedisStore {
         daemon: DaemonId,
         sinks: &[String],
     ) -> Result<Option<PlotterClaim>, Error> {
-        let fill = |call: Call| {
-            let call = call.arg(daemon.to_string());
-            sinks.iter().fold(call, |call, sink| call.arg(sink.as_str()))
-        };
-        let answer = self.within_for_much(run, partition, &HOLD, fill).await?;
+        let place = self.place(run, partition, self.known(run).await?);
+        let call = place.call(&HOLD).arg(daemon.to_string());
+        let call = sinks.iter().fold(call, |call, sink| call.arg(sink.as_str()));
+        let answer = self.connection.call_for_much(call).await?;
         if answer == Value::Nil {
             return Ok(None);
         }
